@@ -1,0 +1,141 @@
+"""From a line of a config, "bradley_terry(label_smoothing=0.1)", to the function with its options bound.
+
+A function that a config can name takes arrays as positional arguments and hyperparameters as keyword-only ones.
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from rmjax.errors import UserError
+
+Table = Mapping[str, Callable]
+
+
+class Term(NamedTuple):
+    """One summand of an objective."""
+
+    coef: float
+    name: str
+    function: Callable
+
+
+def table(*modules: ModuleType) -> dict[str, Callable]:
+    """Every public function that the modules define (not those they import), by name.
+
+    Raises: ValueError if two modules define the same name.
+    """
+    found: dict[str, Callable] = {}
+    for module in modules:
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("_") or function.__module__ != module.__name__:
+                continue
+            if name in found:
+                raise ValueError(
+                    f"{name} is defined in {found[name].__module__} and {module.__name__}"
+                )
+            found[name] = function
+    return found
+
+
+def bind(spec: str, names: Table, *, key: str) -> Callable:
+    """The function that `spec` names, its keyword-only arguments bound.
+
+    spec: "name()" or "name(option=literal, ...)".
+    key: the config key that holds it, for the error text.
+    Raises: UserError on a syntax error, an unknown name or option, or a missing required option.
+    """
+    return _bind(_expression(spec, key), spec, names, key).function
+
+
+def terms(spec: str, names: Table, *, key: str) -> list[Term]:
+    """The terms of a sum such as "mse() + 0.1 * bradley_terry(label_smoothing=0.1)".
+
+    Raises: UserError as `bind`, or where a coefficient is not a number or a term is named twice.
+    """
+    found = [
+        _bind(node, spec, names, key)._replace(coef=coef)
+        for coef, node in _summands(_expression(spec, key), 1.0, spec, key)
+    ]
+    twice = {t.name for t in found if sum(t.name == other.name for other in found) > 1}
+    if twice:
+        raise UserError(
+            f"config key '{key}': {spec!r} has {sorted(twice)} more than once; merge the terms"
+        )
+    return found
+
+
+def arrays(function: Callable) -> dict[str, bool]:
+    """The names of a function's positional arguments, each with whether it is required."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        p.name: p.default is inspect.Parameter.empty
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in kinds
+    }
+
+
+def _expression(spec: str, key: str) -> ast.expr:
+    try:
+        return ast.parse(spec, mode="eval").body
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise UserError(
+            f"config key '{key}': cannot read {spec!r}; write a name with its options in brackets, "
+            f"such as name(option=0.1)"
+        ) from error
+
+
+def _summands(node: ast.expr, sign: float, spec: str, key: str) -> list[tuple[float, ast.expr]]:
+    match node:
+        case ast.BinOp(left, ast.Add() | ast.Sub() as op, right):
+            other = sign if isinstance(op, ast.Add) else -sign
+            return _summands(left, sign, spec, key) + _summands(right, other, spec, key)
+        case ast.BinOp(ast.Constant(int() | float() as coef), ast.Mult(), right):
+            return _summands(right, sign * coef, spec, key)
+        case ast.UnaryOp(ast.USub(), operand):
+            return _summands(operand, -sign, spec, key)
+    return [(sign, node)]
+
+
+def _bind(node: ast.expr, spec: str, names: Table, key: str) -> Term:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args):
+        raise UserError(
+            f"config key '{key}': cannot read {spec!r}; write a name with named options in brackets, "
+            f"such as name(option=0.1)"
+        )
+    name = node.func.id
+    if name not in names:
+        raise UserError(f"config key '{key}': there is no {name!r}{_nearest(name, names)}")
+    options = {
+        p.name: p
+        for p in inspect.signature(names[name]).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    given: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg not in options:
+            hint = _nearest(keyword.arg or "**", options)
+            raise UserError(f"config key '{key}': {name}() has no option {keyword.arg!r}{hint}")
+        try:
+            given[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError as error:
+            raise UserError(
+                f"config key '{key}': {name}({keyword.arg}={ast.unparse(keyword.value)}) is not a plain "
+                f"value; write a number, a quoted string, a list, True or False"
+            ) from error
+    missing = [
+        o for o, p in options.items() if p.default is inspect.Parameter.empty and o not in given
+    ]
+    if missing:
+        raise UserError(f"config key '{key}': {name}() needs {', '.join(missing)}")
+    return Term(1.0, name, functools.partial(names[name], **given))
+
+
+def _nearest(name: str, names: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    known = f"known: {', '.join(sorted(names))}" if names else "it takes none"
+    return f"; did you mean {close[0]!r}? ({known})" if close else f"; {known}"
