@@ -1,0 +1,1 @@
+"""A config's lines to objects: the one room that knows every part."""

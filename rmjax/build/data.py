@@ -1,0 +1,95 @@
+"""The `data` line of a config: records in three splits, the same shape whatever the source."""
+
+from typing import NamedTuple
+
+from rmjax import assets
+from rmjax.data import sources, splits, synthetic
+from rmjax.data.builders import human_ratings as builder
+from rmjax.data.records import Pair, Record
+from rmjax.errors import UserError
+
+
+class Data(NamedTuple):
+    """Records of one kind. `scale`: lowest and highest rating where they are whole numbers and known."""
+
+    train: list[Record]
+    validation: list[Record]
+    test: list[Record]
+    scale: tuple[int, int] | None
+    notes: list[str]  # what was left out, and why
+
+    @property
+    def paired(self) -> bool:
+        """Whether these are preference pairs rather than rated texts."""
+        return isinstance(self.train[0], Pair)
+
+
+def human_ratings(*, domains: str = "all") -> Data:
+    """Texts with 15 to 20 human ratings each (Hutto & Gilbert 2014).
+
+    domains: "movie", "amazon", "nyt", "tweets", several joined by "+", or "all": those to train and choose on.
+      The test split always holds all four, so that agreement across domains is seen.
+    """
+    chosen = builder.DOMAINS if domains == "all" else tuple(domains.split("+"))
+    unknown = sorted(set(chosen) - set(builder.DOMAINS))
+    if unknown:
+        raise UserError(
+            f"config key 'data': no domain {unknown}; there are {', '.join(builder.DOMAINS)}"
+        )
+    found = builder.load(assets.folder("human_ratings"), assets.cache() / "tfds", builder.DOMAINS)
+    return Data(
+        [r for r in found["train"] if r.domain in chosen],
+        list(found["validation"]),
+        list(found["test"]),
+        (-4, 4),
+        [],
+    )
+
+
+def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high: int = 0) -> Data:
+    """Your own JSONL or Parquet file, local or hf://; README says which fields.
+
+    validation, test: files of those splits; without both, documents of `path` are split 8 : 1 : 1 by hash.
+    low, high: the rating scale, for losses over classes; left out where ratings are not whole numbers.
+    """
+    if bool(validation) != bool(test):
+        raise UserError("config key 'data': file() needs both validation= and test=, or neither")
+    scale = (low, high) if low != high else None
+    read = sources.read(path)
+    if test:
+        others = [sources.read(validation), sources.read(test)]
+        parts = [list(read.records), *(list(o.records) for o in others)]
+        notes = [note for part in (read, *others) for note in part.notes]
+    else:
+        names = splits.assign(read.records)
+        parts = [
+            [r for r, n in zip(read.records, names, strict=True) if n == s] for s in splits.SPLITS
+        ]
+        notes = list(read.notes)
+    kinds = {type(r) for part in parts for r in part}
+    if len(kinds) > 1:
+        raise UserError(
+            "config key 'data': the files mix rated texts and pairs; give files of one kind"
+        )
+    for part, name in zip(parts, splits.SPLITS, strict=True):
+        if not part:
+            raise UserError(
+                f"config key 'data': no record of {path} falls into {name}; name files for each split"
+            )
+    return Data(*parts, scale, notes)
+
+
+def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:
+    """Made-up texts rated by the words they hold; seconds on any machine."""
+    records = synthetic.rated_texts(count, seed=seed)
+    third = count // 5
+    return Data(
+        list(records[2 * third :]),
+        list(records[:third]),
+        list(records[third : 2 * third]),
+        (-4, 4),
+        [],
+    )
+
+
+DATA = {f.__name__: f for f in (human_ratings, file, synthetic_ratings)}

@@ -1,0 +1,144 @@
+"""The `model` and `head` lines of a config: a linen module, its weights by path, and its tokenizer."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax import assets
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+from rmjax.models import heads, presets, safetensors
+from rmjax.models.transformer import Config, Transformer
+from rmjax.train.state import flatten
+
+
+class Backbone(NamedTuple):
+    """A transformer before its head: `weights` by path, empty where it starts from nothing."""
+
+    config: Config
+    weights: dict[str, np.ndarray]
+    tokenizer: Tokenizer
+    pooling: str
+
+
+def pretrained(*, source: str = "minilm", pooling: str = "mean") -> Backbone:
+    """Pretrained BERT weights: "minilm" (fetched once), or a Hugging Face folder."""
+    folder = assets.folder("minilm") if source == "minilm" else Path(source)
+    if not folder.is_dir():
+        raise UserError(f"config key 'model': no folder {source!r}; name one with config.json, model.safetensors "
+                        "and tokenizer.json, or 'minilm'")  # fmt: skip
+    config, weights = safetensors.load_bert(folder)
+    return Backbone(config, weights, Tokenizer.from_file(folder / "tokenizer.json"), pooling)
+
+
+def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> Backbone:
+    """A small encoder over bytes, from scratch."""
+    tokenizer = Tokenizer.bytes()
+    return Backbone(
+        presets.encoder(tokenizer.vocab_size, width, layers, 512), {}, tokenizer, pooling
+    )
+
+
+def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> Backbone:
+    """A small causal decoder over bytes, from scratch."""
+    tokenizer = Tokenizer.bytes()
+    return Backbone(
+        presets.decoder(tokenizer.vocab_size, width, layers, 512), {}, tokenizer, pooling
+    )
+
+
+MODELS = {f.__name__: f for f in (pretrained, tiny_encoder, tiny_decoder)}
+
+
+def scalar(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+    """One score."""
+    del scale
+    return heads.Scalar(ties=ties)
+
+
+def classes(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+    """A distribution over the whole-number ratings; the score is its mean."""
+    del ties
+    low, high = _known(scale)
+    return heads.Classes(values=tuple(float(v) for v in range(low, high + 1)))
+
+
+def ordinal(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+    """A score, and thresholds between the whole-number ratings."""
+    del ties
+    low, high = _known(scale)
+    return heads.Ordinal(classes=high - low + 1)
+
+
+def gaussian(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+    """A mean, which is the score, and a log-variance."""
+    del scale, ties
+    return heads.Gaussian()
+
+
+HEADS = {f.__name__: f for f in (scalar, classes, ordinal, gaussian)}
+
+
+def _known(scale: tuple[int, int] | None) -> tuple[int, int]:
+    if scale is None:
+        raise UserError("config key 'head': classes() and ordinal() need whole-number ratings; give the scale, "
+                        "as in data=\"file(path='...', low=1, high=5)\"")  # fmt: skip
+    return scale
+
+
+def reward_model(
+    config: Config,
+    head: nn.Module,
+    pooling: str,
+    *,
+    dtype: str,
+    dropout: float = 0.0,
+    remat: bool = False,
+) -> heads.RewardModel:
+    """The module. Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
+    unroll = config.layers if jax.default_backend() == "cpu" else 1
+    if pooling not in heads.POOLINGS:
+        raise UserError(
+            f"config key 'model': pooling={pooling!r} is none of {', '.join(heads.POOLINGS)}"
+        )
+    return heads.RewardModel(Transformer(config, dtype, dropout, remat, unroll), head, pooling)
+
+
+def initialize(
+    module: heads.RewardModel, weights: dict[str, np.ndarray], rng: jax.Array
+) -> dict[str, jax.Array]:
+    """Fresh parameters by path, those of `weights` put in place.
+
+    Raises: UserError where a weight has no parameter of its name and shape, or where weights are given and do
+      not cover the transformer.
+    """
+    one = jnp.zeros((1, 1), jnp.int32)
+    params = flatten(jax.jit(module.init)(rng, one, one, one + 1, one)["params"])
+    surplus = [k for k, w in weights.items() if k not in params or params[k].shape != w.shape]
+    fresh = (
+        [k for k in params if k.startswith("transformer/") and k not in weights] if weights else []
+    )
+    if surplus or fresh:
+        raise UserError(
+            f"these weights do not fit the model: surplus or of another shape {surplus}, missing {fresh}"
+        )
+    return {k: jnp.asarray(weights.get(k, v)) for k, v in params.items()}
+
+
+def longest(config: Config, max_length: int) -> int:
+    """max_length, checked against the model's positions."""
+    if not 8 <= max_length <= config.max_positions:
+        raise UserError(
+            f"config key 'max_length': {max_length} is outside 8..{config.max_positions}"
+        )
+    return max_length
+
+
+def describe(config: Config) -> dict:
+    """The Config as JSON, from which a run folder rebuilds it."""
+    return dataclasses.asdict(config)

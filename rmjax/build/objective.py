@@ -1,0 +1,77 @@
+"""The `loss` line of a config: checked terms on the arrays that model and data offer."""
+
+from collections.abc import Callable, Collection, Sequence
+
+import jax.numpy as jnp
+
+from rmjax import lookup
+from rmjax.errors import UserError
+from rmjax.losses import LOSSES
+from rmjax.train import forward, objective
+
+PAIR_METRICS = {"accuracy": forward.accuracy, "gap": forward.gap}
+
+# Two elements of every array that a loss may name, to call each loss once before anything loads.
+_PROBES = {
+    "thresholds": jnp.array([-0.5, 0.5]),
+    "tie_width": jnp.array(0.0),
+    "label": jnp.array([0, 1]),
+    "logits": jnp.zeros((2, 3)),
+    "shares": jnp.full((2, 3), 1 / 3),
+}
+_TWO = jnp.array([0.25, 0.75])
+
+
+def terms(loss: str, pair_arrays: Sequence[str]) -> list[lookup.Term]:
+    """The terms of `loss`, each called once on two elements.
+
+    Raises: UserError on an unknown loss or option, a refused value or combination of arrays, or an array of
+      `pair_arrays` that no term reads.
+    """
+    found = lookup.terms(loss, LOSSES, key="loss")
+    read = {name for term in found for name in lookup.arrays(term.function)}
+    unread = sorted(set(pair_arrays) - read)
+    if unread:
+        raise UserError(
+            f"config key 'pair_arrays': {', '.join(unread)} is read by no term of loss={loss!r}"
+        )
+    for term in found:
+        wanted = lookup.arrays(term.function)
+        given = [n for n, required in wanted.items() if required or n in pair_arrays]
+        try:
+            term.function(**{name: _PROBES.get(name, _TWO) for name in given})
+        except ValueError as error:
+            raise UserError(f"config key 'loss': {term.name}: {error}") from error
+    return found
+
+
+def needs(found: Sequence[lookup.Term]) -> set[str]:
+    """The names of the arrays that the terms cannot do without."""
+    return {n for t in found for n, required in lookup.arrays(t.function).items() if required}
+
+
+def create(
+    found: Sequence[lookup.Term], apply: Callable, offered: Collection[str]
+) -> objective.Objective:
+    """The objective of a reward model.
+
+    offered: names of the arrays that the model's head and the batches hold.
+    Raises: UserError where a term needs another.
+    """
+    missing = sorted(needs(found) - set(offered))
+    if missing:
+        raise UserError(f"config key 'loss': needs {', '.join(missing)}, which {_source(missing)}")
+    metrics = PAIR_METRICS if "chosen" in offered else {}
+    return objective.create(found, forward.scores(apply), metrics)
+
+
+def _source(missing: list[str]) -> str:
+    heads = {"logits": "classes()", "thresholds": "ordinal()", "log_variance": "gaussian()"}
+    for name, head in heads.items():
+        if name in missing:
+            return f"the head {head} offers; set head={head!r}"
+    if "chosen" in missing:
+        return "pairs offer; set group_size to 2 or more, or give data of pairs"
+    if {"label", "shares", "probability"} & set(missing):
+        return "rated texts with a known scale (and raters' own ratings, for shares) offer"
+    return "rated texts offer; pairs without ratings do not"

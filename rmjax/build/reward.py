@@ -1,0 +1,199 @@
+"""A reward-model config to everything a run needs, checked in the order of what is cheap to check."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rmjax import lookup
+from rmjax.build import data, model, objective
+from rmjax.data import examples, pipeline
+from rmjax.data.records import fingerprint
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+from rmjax.models import shardings
+from rmjax.models.heads import RewardModel
+from rmjax.train import optimizer, parallel, state, step
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Plan(NamedTuple):
+    """What the config's lines name, bound and checked before anything is loaded."""
+
+    terms: list[lookup.Term]
+    pair_arrays: tuple[str, ...]
+    data: Callable[[], data.Data]
+    backbone: Callable[[], model.Backbone]
+    head: Callable[..., nn.Module]
+    rule: Any
+    schedule: Callable
+    rates: dict[str, float]
+    layout: Callable[..., parallel.Layout]
+
+
+class Parts(NamedTuple):
+    """A run, ready to start."""
+
+    data: data.Data
+    backbone: model.Backbone
+    module: RewardModel
+    batches: list[pipeline.Batches]  # one a seed
+    layout: parallel.Layout
+    step: Callable
+    state: state.State
+    frozen: state.Params
+    parameters: int
+    notes: list[str]
+
+
+def plan(config: ConfigDict) -> Plan:
+    """Binds every spec string.
+
+    Raises: UserError naming the key.
+    """
+    c = config
+    for key in ("seeds", "batch_size", "group_size", "microbatches", "log_every", "save_every"):
+        if c[key] < 1:
+            raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
+    for key in ("epochs", "validations"):
+        if c[key] <= 0:
+            raise UserError(f"config key '{key}': must be positive, got {c[key]}")
+    if c.dtype not in ("auto", *DTYPES):
+        raise UserError(f"config key 'dtype': {c.dtype!r} is none of auto, {', '.join(DTYPES)}")
+    if not 0 <= c.dropout < 1:
+        raise UserError(f"config key 'dropout': must be in [0, 1), got {c.dropout}")
+    pair_arrays = tuple(part.strip() for part in c.pair_arrays.split(",") if part.strip())
+    schedule = lookup.bind(c.schedule, optimizer.SCHEDULES, key="schedule")
+    rates = _rates(c.rates)
+    try:
+        rule = lookup.bind(c.optimizer, optimizer.RULES, key="optimizer")()
+        optimizer.chain(
+            rule, schedule(100), clip_norm=c.clip_norm, weight_decay=c.weight_decay, rates=rates
+        )
+        re.compile(c.frozen)
+    except (ValueError, re.error) as error:
+        raise UserError(f"config keys 'optimizer' to 'frozen': {error}") from error
+    return Plan(
+        objective.terms(c.loss, pair_arrays),
+        pair_arrays,
+        lookup.bind(c.data, data.DATA, key="data"),
+        lookup.bind(c.model, model.MODELS, key="model"),
+        lookup.bind(c.head, model.HEADS, key="head"),
+        rule,
+        schedule,
+        rates,
+        lookup.bind(c.parallel, parallel.LAYOUTS, key="parallel"),
+    )
+
+
+def assemble(config: ConfigDict, chosen: Plan, loaded: data.Data, dtype: str) -> Parts:
+    """Builds batches, model, optimizer, step and the placed first state.
+
+    loaded: what chosen.data() gave. dtype: of products.
+    Raises: UserError where lines of the config do not fit each other or the data.
+    """
+    c, notes = config, list(loaded.notes)
+    backbone = chosen.backbone()
+    max_length = model.longest(backbone.config, c.max_length)
+    texts, more = tokenize(loaded.train, loaded, backbone.tokenizer, max_length)
+    notes += more
+    examples.check_offer(texts, chosen.pair_arrays)
+    layout = chosen.layout(shardings.spec, c.seeds)
+    batches = pipeline.stack(
+        [
+            pipeline.batches(
+                texts,
+                seed=c.seed + i,
+                epochs=c.epochs,
+                batch_size=c.batch_size,
+                group_size=1 if loaded.paired else c.group_size,
+                offer=chosen.pair_arrays,
+                rows_multiple=layout.ways * c.microbatches,
+                pad_id=backbone.tokenizer.pad_id,
+            )
+            for i in range(c.seeds)
+        ]
+    )
+    head = chosen.head(loaded.scale, "tie_width" in objective.needs(chosen.terms))
+    module = model.reward_model(
+        backbone.config, head, backbone.pooling, dtype=dtype, dropout=c.dropout, remat=c.remat
+    )
+    keys = [jax.random.key(c.seed + i) for i in range(c.seeds)]
+    init = [model.initialize(module, backbone.weights, stream(key, "init")) for key in keys]
+    goal = objective.create(chosen.terms, module.apply, _offered(module, init[0], batches[0][0]))
+    update = optimizer.chain(
+        chosen.rule,
+        chosen.schedule(len(batches[0])),
+        clip_norm=c.clip_norm,
+        weight_decay=c.weight_decay,
+        rates=chosen.rates,
+    )
+    try:
+        parts = [state.split(params, c.frozen) for params in init]
+        states = [
+            state.create(trained, update.init(trained), stream(key, "dropout"))
+            for (trained, _), key in zip(parts, keys, strict=True)
+        ]
+    except ValueError as error:
+        raise UserError(f"config keys 'frozen', 'rates': {error}") from error
+    made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
+    first = states[0]
+    if c.seeds > 1:
+        # Wide models run faster unrolled on CPU, narrow ones vmapped.
+        unroll = jax.default_backend() == "cpu" and backbone.config.width >= 256
+        made = parallel.stack_seeds(made, unroll=unroll)
+        first = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    return Parts(
+        loaded,
+        backbone,
+        module,
+        batches,
+        layout,
+        layout.compile_step(made),
+        layout.put(first),
+        layout.put(parts[0][1], stacked=False),
+        sum(p.size for p in init[0].values()),
+        notes,
+    )
+
+
+def stream(key: jax.Array, name: str) -> jax.Array:
+    """The key of a named PRNG stream: init or dropout (data order comes from the seed, in numpy)."""
+    return jax.random.fold_in(key, ("init", "dropout").index(name))
+
+
+def tokenize(
+    records: list, loaded: data.Data, tokenizer: Tokenizer, max_length: int
+) -> tuple[examples.Examples, list[str]]:
+    """Examples of rated texts or pairs, and notes on what was cut."""
+    if loaded.paired:
+        return examples.from_pairs(records, tokenizer, max_length)
+    return examples.from_rated(records, tokenizer, max_length, loaded.scale), []
+
+
+def hashes(loaded: data.Data) -> dict[str, str]:
+    """The sha256 of each split's records."""
+    return {name: fingerprint(getattr(loaded, name)) for name in ("train", "validation", "test")}
+
+
+def _offered(module: RewardModel, params: state.Params, batch: dict[str, np.ndarray]) -> set[str]:
+    inputs = [batch[name] for name in ("tokens", "positions", "segments", "score_at")]
+    arrays = jax.eval_shape(module.apply, {"params": state.unflatten(params)}, *inputs)
+    return {*arrays, *batch}
+
+
+def _rates(text: str) -> dict[str, float]:
+    """{"regex": factor} from JSON, such as {"transformer/": 0.3}."""
+    try:
+        found = json.loads(text or "{}")
+        return {str(pattern): float(rate) for pattern, rate in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"config key 'rates': cannot read {text!r}; write "
+                        '{"regular expression of paths": factor}') from error  # fmt: skip

@@ -1,0 +1,198 @@
+"""From records to token ids, and to the groups of texts that share a row with the pairs they form.
+
+Which pairs exist depends on (seed, epoch) alone, never on packing.
+Legend: N texts, K texts in a group, Q pairs of a group, V distinct ratings, C classes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rmjax.data.records import Pair, RatedText
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+
+PAIR_ARRAYS = ("margins", "target", "tie")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Texts as token ids, what is known of each, and the rule that groups them.
+
+    weight, domain: of each text [N]; groups never mix domains.
+    per_text: arrays [N] or [N, C] that losses may name: rating, and label, shares, probability on a scale.
+    votes: shares of the panel's ratings [N, V], ascending in the rating; None where unknown.
+    given: {"margins", "target": [N / 2]} where texts 2i and 2i + 1 are a given pair, chosen first;
+      None for rated texts.
+    """
+
+    tokens: list[np.ndarray]
+    weight: np.ndarray
+    domain: np.ndarray
+    per_text: Mapping[str, np.ndarray]
+    votes: np.ndarray | None = None
+    given: Mapping[str, np.ndarray] | None = None
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text [N]."""
+        return np.array([len(t) for t in self.tokens], np.int64)
+
+    def groups(self, rng: np.random.Generator, size: int) -> list[np.ndarray]:
+        """Indices of the texts of each group, in random order: given pairs, or up to `size` of one domain."""
+        if self.given is not None:
+            pairs = np.arange(len(self.tokens)).reshape(-1, 2)
+            return list(pairs[rng.permutation(len(pairs))])
+        found = []
+        for domain in np.unique(self.domain):
+            members = rng.permutation(np.flatnonzero(self.domain == domain))
+            found += [members[i : i + size] for i in range(0, len(members), size)]
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def pairs(self, group: np.ndarray, offer: Sequence[str]) -> dict[str, np.ndarray]:
+        """The pairs of one group: `chosen`, `rejected` (places in the group), `pair_weight`, `offer`; each [Q]."""
+        if self.given is not None:
+            pair = group[:1] // 2
+            known = {name: self.given[name][pair] for name in offer}
+            place = {"chosen": np.array([0]), "rejected": np.array([1])}
+            return {**place, "pair_weight": self.weight[group[:1]], **known}
+        votes = None if self.votes is None else self.votes[group]
+        return all_pairs(self.per_text["rating"][group], votes, offer)
+
+
+def all_pairs(
+    rating: np.ndarray, votes: np.ndarray | None, offer: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Every unordered pair of unequal ratings once, the higher-rated first, each weighing 1 / their number.
+
+    rating: [K]. votes: shares of the panel's ratings [K, V], ascending in the rating.
+    offer: of "margins" (by how much the ratings differ), "target" (P(a > b) + P(a = b) / 2 over all cross
+      pairs of raters) and "tie" (1 for pairs of equal ratings, which are formed only then).
+
+    Source: Ouyang et al. 2022 (arXiv:2203.02155) section 3.5: K texts cost K forward passes.
+    """
+    first, second = np.triu_indices(len(rating), 1)
+    swap = rating[first] < rating[second]
+    chosen, rejected = np.where(swap, second, first), np.where(swap, first, second)
+    tie = rating[chosen] == rating[rejected]
+    if "tie" not in offer:
+        chosen, rejected, tie = chosen[~tie], rejected[~tie], tie[~tie]
+    found = {
+        "chosen": chosen,
+        "rejected": rejected,
+        "pair_weight": np.full(len(chosen), 1 / max(len(chosen), 1)),
+    }
+    if "tie" in offer:
+        found["tie"] = tie
+    if "margins" in offer:
+        found["margins"] = rating[chosen] - rating[rejected]
+    if "target" in offer:
+        assert votes is not None  # `from_rated` is the only maker and `check_offer` the gate
+        below = np.cumsum(votes, axis=1) - votes / 2  # P(b < v) + P(b = v) / 2
+        found["target"] = np.sum(votes[chosen] * below[rejected], axis=1)
+    return found
+
+
+def from_rated(
+    records: Sequence[RatedText],
+    tokenizer: Tokenizer,
+    max_length: int,
+    scale: tuple[int, int] | None,
+) -> Examples:
+    """Examples of rated texts.
+
+    scale: lowest and highest rating, whole numbers, where known: adds label (the rating rounded half up, from
+      0), probability (the rating on [0, 1]) and, where raters' own ratings are known, shares [N, C].
+    Raises: UserError naming the first text whose rating lies outside the scale.
+    """
+    rating = np.array([r.rating for r in records], np.float32)
+    per_text = {"rating": rating}
+    known = bool(records) and all(r.ratings for r in records)
+    if scale is not None:
+        low, high = scale
+        for record in records:
+            if any(not low <= v <= high for v in (record.rating, *record.ratings)):
+                raise UserError(
+                    f"text {record.id!r} is rated outside the scale {low}..{high}; set low and high"
+                )
+        per_text["label"] = np.floor(rating - low + 0.5).astype(np.int32)
+        per_text["probability"] = (rating - low) / (high - low)
+        if known:
+            classes = np.arange(low, high + 1, dtype=np.float64)
+            per_text["shares"] = _shares(records, np.floor, classes)
+    names = sorted({r.domain for r in records})
+    return Examples(
+        tokens=tokenizer.encode([r.text for r in records], max_length),
+        weight=np.array([r.weight for r in records], np.float32),
+        domain=np.array([names.index(r.domain) for r in records]),
+        per_text=per_text,
+        votes=_shares(records, lambda v: v, np.unique(np.concatenate([r.ratings for r in records])))
+        if known
+        else None,
+    )
+
+
+def _shares(records: Sequence[RatedText], to_class, classes: np.ndarray) -> np.ndarray:
+    counts = np.zeros((len(records), len(classes)), np.float32)
+    for i, record in enumerate(records):
+        np.add.at(counts[i], np.searchsorted(classes, to_class(np.array(record.ratings))), 1)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def from_pairs(
+    records: Sequence[Pair], tokenizer: Tokenizer, max_length: int
+) -> tuple[Examples, list[str]]:
+    """Examples of given pairs, and notes on pairs that truncation made identical (dropped) or cut.
+
+    Raises: UserError if no pair is left.
+    """
+    sides = [
+        tokenizer.encode_pairs(
+            [r.prompt for r in records], [getattr(r, side) for r in records], max_length
+        )
+        for side in ("chosen", "rejected")
+    ]
+    (chosen, cut_chosen), (rejected, cut_rejected) = sides
+    keep = [i for i in range(len(records)) if not np.array_equal(chosen[i], rejected[i])]
+    if not keep:
+        raise UserError(
+            f"all {len(records)} pairs are identical within max_length={max_length} tokens; raise it"
+        )
+    notes = []
+    if len(keep) < len(records):
+        notes.append(
+            f"{len(records) - len(keep)} pairs dropped: identical within {max_length} tokens"
+        )
+    if cut_chosen + cut_rejected:
+        notes.append(f"{cut_chosen + cut_rejected} completions cut at {max_length} tokens")
+    given = {}
+    for name, field in (("margins", "margin"), ("target", "target")):
+        values = [getattr(records[i], field) for i in keep]
+        if all(v is not None for v in values):
+            given[name] = np.array(values, np.float32)
+    names = sorted({r.domain for r in records})
+    both = lambda values: np.repeat(np.array(values), 2)
+    return Examples(
+        tokens=[t for i in keep for t in (chosen[i], rejected[i])],
+        weight=both([records[i].weight for i in keep]).astype(np.float32),
+        domain=both([names.index(records[i].domain) for i in keep]),
+        per_text={},
+        given=given,
+    ), notes
+
+
+def check_offer(examples: Examples, offer: Sequence[str]) -> None:
+    """Raises: UserError if an array of `offer` is unknown or these data do not have it."""
+    for name in offer:
+        if name not in PAIR_ARRAYS:
+            raise UserError(
+                f"config key 'pair_arrays': {name!r} is none of {', '.join(PAIR_ARRAYS)}"
+            )
+        if examples.given is not None and name not in examples.given:
+            raise UserError(f"config key 'pair_arrays': not every pair of the data has a {name!r}")
+        if examples.given is None and name == "target" and examples.votes is None:
+            raise UserError(
+                "config key 'pair_arrays': 'target' needs every rater's own rating (`ratings`)"
+            )

@@ -1,0 +1,1 @@
+"""Model definitions in linen: one Config, one Block, and tables of names, presets and shardings."""

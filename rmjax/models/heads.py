@@ -1,0 +1,132 @@
+"""From hidden states to what losses read: pooling over each packed text, then a head.
+
+Legend: R rows, T tokens, P scored texts in a row, D width, C classes.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rmjax.models.transformer import Transformer
+
+POOLINGS = ("mean", "first", "last")
+
+
+def pool(
+    hidden: Float[Array, "R T D"],
+    positions: Int[Array, "R T"],
+    segments: Int[Array, "R T"],
+    score_at: Int[Array, "R P"],
+    *,
+    pooling: str,
+) -> Float[Array, "R P D"]:
+    """One vector per text: the mean over its tokens, its first token or its last.
+
+    score_at: index of each text's last token, known from lengths; slots without a text point at 0.
+    Raises: ValueError on another pooling.
+    """
+    take = lambda x, at: jnp.take_along_axis(x, at, axis=1)
+    if pooling == "last":
+        return take(hidden, score_at[..., None])
+    if pooling == "first":
+        return take(hidden, (score_at - take(positions, score_at))[..., None])
+    if pooling != "mean":
+        raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+    own = segments[:, :, None] == take(segments, score_at)[:, None, :]
+    own = (own & (segments[:, :, None] > 0)).astype(hidden.dtype)
+    total = jnp.einsum("rtp,rtd->rpd", own, hidden, precision="highest")
+    return total / jnp.maximum(jnp.sum(own, axis=1), 1.0)[..., None]
+
+
+class Linear(nn.Module):
+    """The head's projection, in float32: weights of deviation 1/sqrt(D + 1), bias 0 (Stiennon et al. 2020)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> Float[Array, "R P F"]:
+        """[R, P, D] -> [R, P, features]."""
+        width = x.shape[-1]
+        kernel = self.param(
+            "kernel", nn.initializers.normal((width + 1) ** -0.5), (width, self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return jnp.einsum("rpd,df->rpf", x, kernel, precision="highest") + bias[None, None]
+
+
+class Scalar(nn.Module):
+    """A score; with ties, also the Rao-Kupper tie width before its softplus."""
+
+    ties: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"score" [R, P]} and perhaps {"tie_width" []}."""
+        outputs = {"score": Linear(1, name="score")(x)[..., 0]}
+        if self.ties:
+            outputs["tie_width"] = self.param("tie_width", nn.initializers.zeros, ())
+        return outputs
+
+
+class Classes(nn.Module):
+    """A distribution over the ratings `values`; the score is its mean."""
+
+    values: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"logits" [R, P, C], "score" [R, P]}."""
+        logits = Linear(len(self.values), name="logits")(x)
+        score = jnp.sum(jax.nn.softmax(logits) * jnp.array(self.values)[None, None], axis=-1)
+        return {"logits": logits, "score": score}
+
+
+class Ordinal(nn.Module):
+    """A score and the increasing thresholds between C ordered classes (McCullagh 1980)."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"score" [R, P], "thresholds" [C - 1]}."""
+        gaps = self.param("gaps", nn.initializers.zeros, (self.classes - 1,))
+        steps = jnp.concatenate([gaps[:1], jax.nn.softplus(gaps[1:])])
+        start = -0.5 * jnp.log(2.0) * (self.classes - 2)  # centers the thresholds at initialization
+        return {
+            "score": Linear(1, name="score")(x)[..., 0],
+            "thresholds": start + jnp.cumsum(steps),
+        }
+
+
+class Gaussian(nn.Module):
+    """A mean (the score) and a log-variance."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"score" [R, P], "log_variance" [R, P]}."""
+        both = Linear(2, name="score")(x)
+        return {"score": both[..., 0], "log_variance": both[..., 1]}
+
+
+class RewardModel(nn.Module):
+    """Transformer, pooling and head: packed rows in, a dict of arrays per text out."""
+
+    transformer: Transformer
+    head: Callable[[Float[Array, "R P D"]], dict[str, Array]]
+    pooling: str
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "R T"],
+        positions: Int[Array, "R T"],
+        segments: Int[Array, "R T"],
+        score_at: Int[Array, "R P"],
+        row: Int[Array, " R"] | None = None,
+    ) -> dict[str, Array]:
+        """{"score" [R, P], ...} as the head offers; arguments as `Transformer` and `pool` say."""
+        hidden = self.transformer(tokens, positions, segments, row)
+        return self.head(pool(hidden, positions, segments, score_at, pooling=self.pooling))

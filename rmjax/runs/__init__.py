@@ -1,0 +1,1 @@
+"""Whole runs as functions of a config and a folder."""

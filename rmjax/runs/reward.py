@@ -1,0 +1,204 @@
+"""Trains a reward model and judges it against people on held-out documents: one config, one folder."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rmjax import report
+from rmjax.build import reward as build
+from rmjax.data import pipeline
+from rmjax.data.records import Record
+from rmjax.errors import UserError
+from rmjax.runs import folder, judge, progress, scoring, speed
+from rmjax.train import checkpoint, loop
+
+
+def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Trains the reward model that a config names; the same command again goes on or reports.
+
+    Args:
+      config: file and name, such as configs/reward.py:ratings; change a line with --config.KEY=VALUE.
+      workdir: folder of this run; a new one, or that of the same run begun before.
+
+    Returns: what results.json holds.
+    Raises: UserError on what the user can mend.
+    """
+    home, say = Path(workdir), progress.CONSOLE.print
+    chosen = build.plan(config)
+    folder.check_config(home, config)
+    done = folder.finished(home)
+    if done:
+        say(f"This run is done: {home}/results.json, {home}/report.html")
+        return show(done)
+    loaded = chosen.data()
+    hashes = build.hashes(loaded)
+    folder.check_data(home, hashes)
+    choices = folder.choices(home) or {
+        "dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype
+    }
+    parts = build.assemble(config, chosen, loaded, choices["dtype"])
+    folder.begin(home, config, hashes, choices)
+    shape = parts.batches[0].shape
+    say(
+        f"{len(loaded.train):,} training {'pairs' if loaded.paired else 'texts'}, {parts.parameters:,} parameters, "
+        f"{len(parts.batches[0])} steps of {shape.rows} x {shape.row_length} tokens "
+        f"({parts.batches[0].padding:.1%} padding), {parts.layout.name}, {choices['dtype']}"
+    )
+    for note in parts.notes:
+        say(f"note: {note}")
+    tally = _train(home, config, parts, choices)
+    results = _judge(home, config, parts, tally)
+    folder.write_json(home / "results.json", results)
+    report.write(home)
+    say(f"Done: {home}/results.json, {home}/report.html")
+    return show(results)
+
+
+def show(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Prints the comparison table and gives the results back."""
+    progress.CONSOLE.print(judge.table(results["metrics"]))
+    return dict(results)
+
+
+def _train(
+    home: Path, config: ConfigDict, parts: build.Parts, choices: Mapping[str, Any]
+) -> loop.Tally:
+    steps, layout = len(parts.batches[0]), parts.layout
+    frozen_folder = home / "checkpoints/frozen"
+    if parts.frozen and checkpoint.latest(frozen_folder) is None:
+        checkpoint.save(frozen_folder, 0, {"frozen": layout.get(parts.frozen)}, {})
+    start = checkpoint.latest(home / "checkpoints/last") or 0
+    if start:
+        progress.CONSOLE.print(f"going on from step {start} of {steps}")
+    validate, metric = _validation(config, parts)
+    try:
+        with progress.bar(steps, start) as shown:
+            return loop.train(
+                parts.step,
+                parts.state,
+                parts.frozen,
+                lambda k: _stacked(parts.batches, k),
+                layout,
+                steps=steps,
+                folder=home,
+                every=loop.Every(
+                    config.log_every, max(round(steps / config.validations), 1), config.save_every
+                ),
+                validate=validate,
+                best_metric=metric,
+                describe=_description(config, parts, choices),
+                progress=shown,
+            )
+    except loop.Diverged as error:
+        batch, epoch = parts.batches[0], error.step // len(parts.batches[0].plans[0])
+        texts = np.concatenate(batch.plans[epoch][error.step % len(batch.plans[0])])
+        records = parts.data.train
+        names = [records[i // 2 if parts.data.paired else i].id for i in texts[:8]]
+        kept = checkpoint.latest(home / "checkpoints/last")
+        raise UserError(
+            f"the loss or its gradient was not finite at step {error.step} (epoch {epoch}, a batch with the texts "
+            f"{', '.join(names)}, ...); the last good checkpoint is that of step {kept or 0}. Lower the learning "
+            "rate in --config.schedule, set --config.clip_norm=1.0, or look at these texts; then use a new --workdir"
+        ) from error
+    except loop.Stopped as error:
+        progress.CONSOLE.print(f"{error}; the same command goes on from there")
+        sys.exit(0)
+
+
+def _stacked(batches: list[pipeline.Batches], start: int):
+    if len(batches) == 1:
+        return pipeline.iterate(batches[0], start)
+    streams = [pipeline.iterate(b, start) for b in batches]
+    return (
+        {k: np.stack([p[k] for p in parts]) for k in parts[0]}
+        for parts in zip(*streams, strict=True)
+    )
+
+
+def _description(
+    config: ConfigDict, parts: build.Parts, choices: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "config": config.to_dict(),
+        "tokenizer": parts.backbone.tokenizer.to_json(),
+        "transformer": dataclasses.asdict(parts.backbone.config),
+        "pooling": parts.backbone.pooling,
+        "scale": parts.data.scale,
+        "ties": "tie_width" in {k.split("/")[-1] for k in parts.state.params},
+        "paired": parts.data.paired,
+        "dtype": choices["dtype"],
+    }
+
+
+def _scores(config: ConfigDict, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
+    """A function of placed parameters and records: scores [S, N], or [S, N, 2] of pairs."""
+    tokenizer = parts.backbone.tokenizer
+    score = scoring.make_score(
+        parts.module.apply, parts.layout, parts.frozen, config.seeds, tokenizer.pad_id
+    )
+    kind = scoring.pairs if parts.data.paired else scoring.rated
+    return lambda params, records: kind(
+        lambda t: score(params, t), tokenizer, config.max_length, records
+    )
+
+
+def _validation(config: ConfigDict, parts: build.Parts):
+    """The function that decides which checkpoint is best, and its metric's name: pair accuracy or Pearson r."""
+    trained = {r.domain for r in parts.data.train}
+    records = [r for r in parts.data.validation if r.domain in trained]
+    scores = _scores(config, parts)
+    name = f"validation/{'pair_accuracy' if parts.data.paired else 'pearson'}"
+
+    def validate(state) -> dict[str, float]:
+        found = scores(state.params, records)
+        per_seed = [judge.quick(records, s) for s in found]
+        return {name: float(np.mean(per_seed))}
+
+    return validate, name
+
+
+def _judge(home: Path, config: ConfigDict, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
+    """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
+    progress.CONSOLE.print("judging on held-out documents")
+    scorer, loaded = scoring.load(home), parts.data
+    kind = scoring.pairs if loaded.paired else scoring.rated
+    scores = {
+        split: kind(scorer.score, scorer.tokenizer, scorer.max_length, getattr(loaded, split))
+        for split in ("test", "validation")
+    }
+    figures = judge.figures(loaded.test, scores["test"], loaded.validation, scores["validation"])
+    mean = {split: s.mean(axis=0) for split, s in scores.items()}
+    lines = judge.predictions(loaded.test, mean["test"], loaded.validation, mean["validation"])
+    folder.write_lines(home / "predictions.jsonl", lines)
+    per_second = lambda amount: amount / max(tally.seconds, 1e-9)
+    lengths = parts.batches[0].examples.lengths
+    flops = speed.model_flops(parts.backbone.config, lengths) / lengths.sum()
+    return {
+        "experiment": "reward",
+        "command": folder.read_json(home / "environment.json")["command"],
+        "finished": True,
+        "seconds": tally.seconds + tally.compile_seconds,
+        "steps": len(parts.batches[0]),
+        "seeds": config.seeds,
+        "interval": judge.interval_name(config.seeds),
+        "throughput": {
+            "tokens_per_second": per_second(tally.tokens),
+            "examples_per_second": per_second(tally.examples),
+            "model_flops_per_second": per_second(tally.tokens * flops),
+            "compile_seconds": tally.compile_seconds,
+        },
+        "padding": parts.batches[0].padding,
+        "parameters": parts.parameters,
+        "peak_memory_bytes": speed.peak_memory(),
+        "best_step": checkpoint.about(home / "checkpoints/best")["step"],
+        "notes": parts.notes,
+        "metrics": figures,
+        "reliability": judge.reliability(
+            loaded.test, mean["test"], loaded.validation, mean["validation"]
+        ),
+    }

@@ -1,0 +1,105 @@
+"""A trained model as a function from texts to scores, fresh from training or from a run folder alone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from rmjax import lookup
+from rmjax.build import model
+from rmjax.data import pipeline
+from rmjax.data.records import Pair, RatedText
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+from rmjax.models import shardings
+from rmjax.models.transformer import Config
+from rmjax.runs import folder
+from rmjax.train import checkpoint, forward, parallel
+
+Score = Callable[[PyTree, Sequence[np.ndarray]], np.ndarray]
+
+
+class Scorer(NamedTuple):
+    """A reward model ready for use; one model a seed."""
+
+    score: Callable[[Sequence[np.ndarray]], np.ndarray]  # token ids of N texts -> float32 [S, N]
+    tokenizer: Tokenizer
+    max_length: int
+    config: ConfigDict
+    paired: bool
+
+
+def make_score(
+    apply: Callable, layout: parallel.Layout, frozen: PyTree, seeds: int, pad_id: int
+) -> Score:
+    """Returns score(placed params, token ids of N texts) -> float32 [S, N], compiled once a shape."""
+    run = forward.scores(apply)
+    rows = lambda params, frozen, batch: run(params, frozen, batch, None)["score"]
+    rows = jax.vmap(rows, in_axes=(0, None, 0)) if seeds > 1 else rows
+    compiled = layout.compile_rows(rows)
+
+    def score(params, tokens):
+        scores = np.zeros((seeds, len(tokens)), np.float32)
+        for batch, texts, places in pipeline.score_batches(
+            tokens, pad_id=pad_id, rows_multiple=layout.ways
+        ):
+            if seeds > 1:
+                batch = {k: np.broadcast_to(v, (seeds, *v.shape)) for k, v in batch.items()}
+            found = compiled(params, frozen, layout.put_batch(batch))
+            scores[:, texts] = found.reshape(seeds, -1)[:, places]
+        return scores
+
+    return score
+
+
+def load(workdir: Path) -> Scorer:
+    """The best model of a finished run, from its folder and nothing else.
+
+    Raises: UserError where the folder holds no trained model, or its files do not fit together.
+    """
+    config = ConfigDict(folder.read_json(workdir / "config.json"))
+    best = workdir / "checkpoints/best"
+    if checkpoint.latest(best) is None:
+        raise UserError(
+            f"{workdir} holds no checkpoints/best; finish the run first, by the command it was begun with"
+        )
+    about = checkpoint.about(best)
+    tokenizer = Tokenizer.from_json(about["tokenizer"])
+    scale = tuple(about["scale"]) if about["scale"] else None
+    head = lookup.bind(config.head, model.HEADS, key="head")(scale, about["ties"])
+    shape = Config(**about["transformer"])
+    dtype = (folder.choices(workdir) or {})["dtype"]
+    module = model.reward_model(shape, head, about["pooling"], dtype=dtype)
+    layout = parallel.one_device(shardings.spec, config.seeds)
+    frozen_folder = workdir / "checkpoints/frozen"
+    frozen = checkpoint.restore(frozen_folder)["frozen"] if config.frozen else {}
+    params = layout.put(checkpoint.restore(best)["params"])
+    score = make_score(
+        module.apply, layout, layout.put(frozen, stacked=False), config.seeds, tokenizer.pad_id
+    )
+    return Scorer(
+        lambda tokens: score(params, tokens), tokenizer, config.max_length, config, about["paired"]
+    )
+
+
+def rated(
+    score: Callable, tokenizer: Tokenizer, max_length: int, records: Sequence[RatedText]
+) -> np.ndarray:
+    """Scores of rated texts, float32 [S, N]."""
+    return score(tokenizer.encode([r.text for r in records], max_length))
+
+
+def pairs(
+    score: Callable, tokenizer: Tokenizer, max_length: int, records: Sequence[Pair]
+) -> np.ndarray:
+    """Scores of pairs, float32 [S, N, 2]: chosen, rejected."""
+    prompts = [r.prompt for r in records]
+    sides = [
+        score(tokenizer.encode_pairs(prompts, [getattr(r, side) for r in records], max_length)[0])
+        for side in ("chosen", "rejected")
+    ]
+    return np.stack(sides, axis=-1)

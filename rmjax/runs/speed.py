@@ -1,0 +1,50 @@
+"""What this machine can do and what a run made of it: matmul rates, model FLOPs, memory."""
+
+import resource
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rmjax.models.layers import project
+from rmjax.models.transformer import Config
+
+
+def matmul_rate(
+    dtype: str, *, rows: int = 2048, inner: int = 384, columns: int = 1536, repeats: int = 20
+) -> float:
+    """FLOP/s of `project` at one size: the median of `repeats` products after a warm-up."""
+    x, kernel = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
+    product = jax.jit(lambda a, b: project(a, b, dtype))
+    product(x, kernel).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(x, kernel).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * rows * inner * columns / float(np.median(times))
+
+
+def faster_dtype() -> str:
+    """The number type to multiply in: bfloat16 where this machine gains from it, else float32."""
+    return "bfloat16" if matmul_rate("bfloat16") > 1.2 * matmul_rate("float32") else "float32"
+
+
+def model_flops(config: Config, lengths: np.ndarray) -> float:
+    """FLOPs of one training pass over texts of these token counts: 6 x non-embedding parameters x tokens,
+    plus attention's two products, 12 x layers x width x sum of squared lengths (backward counted twice).
+    """
+    block = 4 * config.width**2 + 2 * config.width * config.mlp_width
+    lengths = lengths.astype(np.float64)
+    squares = np.sum(lengths**2) / (2 if config.causal else 1)
+    return float(
+        6 * config.layers * block * lengths.sum() + 12 * config.layers * config.width * squares
+    )
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""One step, one loop: state, optimizer, objective, parallel layouts, checkpoints. Functions come in; no model does."""

@@ -1,0 +1,168 @@
+"""The training loop: steps, logs, validation, checkpoints; resumable at any moment, bit for bit."""
+
+import contextlib
+import functools
+import operator
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from rmjax.train import checkpoint, metrics
+from rmjax.train.parallel import Layout
+from rmjax.train.state import State
+
+
+class Every(NamedTuple):
+    """How often, in steps."""
+
+    log: int
+    validate: int
+    save: int
+
+
+class Stopped(Exception):
+    """SIGTERM came: the state is saved and the run can go on."""
+
+
+class Diverged(Exception):
+    """A loss or gradient was not finite; `step` is the first such step."""
+
+    def __init__(self, step: int):
+        """step: counted from 0."""
+        super().__init__(f"non-finite loss or gradient at step {step}")
+        self.step = step
+
+
+class Tally(NamedTuple):
+    """What training took, over all resumed parts of it."""
+
+    seconds: float = 0.0  # in steps after the first of each part
+    compile_seconds: float = 0.0  # first steps
+    steps: int = 0
+    tokens: int = 0
+    examples: int = 0
+
+
+def train(
+    step: Callable,
+    state: State,
+    frozen: PyTree,
+    batches: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
+    layout: Layout,
+    *,
+    steps: int,
+    folder: Path,
+    every: Every,
+    validate: Callable[[State], Mapping[str, float]],
+    best_metric: str,
+    describe: Mapping[str, Any],
+    progress: metrics.Log,
+) -> Tally:
+    """Trains to `steps`, from the checkpoint in folder/checkpoints/last where there is one.
+
+    step: compiled by the layout. state: placed by it; donated. batches(k): host batches from step k on.
+    validate: a state -> metrics, run every `every.validate` steps and at the end; the highest `best_metric`
+      decides checkpoints/best.
+    describe: JSON kept with each checkpoint (config, tokenizer).
+    Raises: Diverged (the last good checkpoint stays), Stopped after SIGTERM (saved).
+    """
+    last, best = folder / "checkpoints/last", folder / "checkpoints/best"
+    tally, start, highest = Tally(), 0, -np.inf
+    if checkpoint.latest(last) is not None:
+        state = layout.put(checkpoint.restore(last, layout.get(state)))
+        about = checkpoint.about(last)
+        start, tally, highest = about["step"], Tally(*about["tally"]), about["best"]
+        highest = -np.inf if highest is None else highest
+    log = metrics.Writer(folder, start)
+
+    def save():
+        finite = highest if np.isfinite(highest) else None
+        about = {**describe, "step": k, "tally": list(tally), "best": finite}
+        checkpoint.save(last, k, layout.get(state), about)
+
+    window: list[tuple[PyTree, int, int]] = []
+    k, clock = start, time.perf_counter()
+    with _sigterm() as stop, contextlib.closing(log):
+        for batch in batches(start):
+            state, means = step(state, frozen, layout.put_batch(batch))
+            k += 1
+            window.append(
+                (means, int((batch["segments"] > 0).sum()), int((batch["text_weight"] > 0).sum()))
+            )
+            end = k == steps
+            if k == start + 1:
+                jax.block_until_ready(means)
+                now = time.perf_counter()
+                tally = tally._replace(compile_seconds=tally.compile_seconds + now - clock)
+                clock, window = now, [(means, 0, 0)]  # its tokens are not timed
+            due = end or stop.is_set()
+            if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
+                continue
+            bad = int(layout.value(state.bad_step).max())  # waits for the device
+            if bad >= 0:
+                raise Diverged(bad)
+            tally, values = _close(window, tally, layout, time.perf_counter() - clock)
+            log(k, values)
+            progress(k, values)
+            window = []
+            if end or k % every.validate == 0:
+                found = validate(state)
+                log(k, found)
+                progress(k, found)
+                if found[best_metric] > highest:
+                    highest = found[best_metric]
+                    params = {"params": layout.get(state.params)}
+                    checkpoint.save(
+                        best,
+                        k,
+                        params,
+                        {**describe, "step": k, "metric": best_metric, "value": highest},
+                    )
+            if due or k % every.save == 0:
+                save()
+            if stop.is_set() and not end:
+                raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")
+            clock = time.perf_counter()
+    return tally
+
+
+def _close(
+    window: list[tuple[PyTree, int, int]], tally: Tally, layout: Layout, seconds: float
+) -> tuple[Tally, dict[str, float]]:
+    """Adds a window of steps to the tally and averages its metrics, by weight."""
+    fetched = [jax.tree.map(layout.value, means) for means, _, _ in window]
+    total = {
+        name: functools.reduce(operator.add, [m[name] for m in fetched]) for name in fetched[0]
+    }
+    values = {f"train/{name}": float(np.mean(mean.value)) for name, mean in total.items()}
+    timed = [(tokens, examples) for _, tokens, examples in window if tokens]
+    tally = tally._replace(
+        seconds=tally.seconds + seconds,
+        steps=tally.steps + len(window),
+        tokens=tally.tokens + sum(t for t, _ in timed),
+        examples=tally.examples + sum(e for _, e in timed),
+    )
+    if timed:
+        values["tokens_per_second"] = sum(t for t, _ in timed) / seconds
+    return tally, values
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, while the block runs in the main thread."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
