@@ -76,7 +76,8 @@ def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high:
             raise UserError(
                 f"config key 'data': no record of {path} falls into {name}; name files for each split"
             )
-    return Data(*parts, scale, notes)
+    train, held, last = parts
+    return Data(train, held, last, scale, notes)
 
 
 def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:

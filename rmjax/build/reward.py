@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import lookup
-from rmjax.build import data, model, objective
+from rmjax.build import model, objective
+from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
 from rmjax.data.records import fingerprint
 from rmjax.data.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ class Plan(NamedTuple):
 
     terms: list[lookup.Term]
     pair_arrays: tuple[str, ...]
-    data: Callable[[], data.Data]
+    records: Callable[[], Data]
     backbone: Callable[[], model.Backbone]
     head: Callable[..., nn.Module]
     rule: Any
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
 class Parts(NamedTuple):
     """A run, ready to start."""
 
-    data: data.Data
+    data: Data
     backbone: model.Backbone
     module: RewardModel
     batches: list[pipeline.Batches]  # one a seed
@@ -60,10 +61,10 @@ def plan(config: ConfigDict) -> Plan:
     """
     c = config
     for key in ("seeds", "batch_size", "group_size", "microbatches", "log_every", "save_every"):
-        if c[key] < 1:
+        if int(c[key]) < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
     for key in ("epochs", "validations"):
-        if c[key] <= 0:
+        if float(c[key]) <= 0:
             raise UserError(f"config key '{key}': must be positive, got {c[key]}")
     if c.dtype not in ("auto", *DTYPES):
         raise UserError(f"config key 'dtype': {c.dtype!r} is none of auto, {', '.join(DTYPES)}")
@@ -83,7 +84,7 @@ def plan(config: ConfigDict) -> Plan:
     return Plan(
         objective.terms(c.loss, pair_arrays),
         pair_arrays,
-        lookup.bind(c.data, data.DATA, key="data"),
+        lookup.bind(c.data, DATA, key="data"),
         lookup.bind(c.model, model.MODELS, key="model"),
         lookup.bind(c.head, model.HEADS, key="head"),
         rule,
@@ -93,10 +94,10 @@ def plan(config: ConfigDict) -> Plan:
     )
 
 
-def assemble(config: ConfigDict, chosen: Plan, loaded: data.Data, dtype: str) -> Parts:
+def assemble(config: ConfigDict, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     """Builds batches, model, optimizer, step and the placed first state.
 
-    loaded: what chosen.data() gave. dtype: of products.
+    loaded: what chosen.records() gave. dtype: of products.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, notes = config, list(loaded.notes)
@@ -170,7 +171,7 @@ def stream(key: jax.Array, name: str) -> jax.Array:
 
 
 def tokenize(
-    records: list, loaded: data.Data, tokenizer: Tokenizer, max_length: int
+    records: list, loaded: Data, tokenizer: Tokenizer, max_length: int
 ) -> tuple[examples.Examples, list[str]]:
     """Examples of rated texts or pairs, and notes on what was cut."""
     if loaded.paired:
@@ -178,7 +179,7 @@ def tokenize(
     return examples.from_rated(records, tokenizer, max_length, loaded.scale), []
 
 
-def hashes(loaded: data.Data) -> dict[str, str]:
+def hashes(loaded: Data) -> dict[str, str]:
     """The sha256 of each split's records."""
     return {name: fingerprint(getattr(loaded, name)) for name in ("train", "validation", "test")}
 

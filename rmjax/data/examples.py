@@ -108,7 +108,7 @@ def from_rated(
     Raises: UserError naming the first text whose rating lies outside the scale.
     """
     rating = np.array([r.rating for r in records], np.float32)
-    per_text = {"rating": rating}
+    per_text: dict[str, np.ndarray] = {"rating": rating}
     known = bool(records) and all(r.ratings for r in records)
     if scale is not None:
         low, high = scale

@@ -137,7 +137,7 @@ def assemble(
     return batch
 
 
-def iterate(source: Sequence[Batch], start: int) -> Iterator[Batch]:
+def iterate(source: Batches, start: int) -> Iterator[Batch]:
     """The batches from step `start` on, assembled ahead of their use."""
     steps = grain.MapDataset.range(start, len(source)).map(lambda k: source[int(k)])
     return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

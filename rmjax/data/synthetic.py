@@ -4,9 +4,21 @@ import numpy as np
 
 from rmjax.data.records import RatedText
 
-GOOD = ["fine", "lovely", "superb", "brilliant", "charming", "delightful", "moving"]
-BAD = ["dull", "poor", "awful", "tedious", "clumsy", "dreadful", "hollow"]
-PLAIN = ["the", "film", "story", "scene", "actor", "score", "plot", "camera", "evening", "was", "felt", "seemed", "with", "and"]
+GOOD = ("fine", "lovely", "superb", "brilliant", "charming", "delightful", "moving")
+BAD = ("dull", "poor", "awful", "tedious", "clumsy", "dreadful", "hollow")
+PLAIN = (
+    "the",
+    "film",
+    "story",
+    "scene",
+    "actor",
+    "score",
+    "plot",
+    "camera",
+    "was",
+    "felt",
+    "seemed",
+)
 
 
 def rated_texts(count: int, *, seed: int = 0, raters: int = 10) -> list[RatedText]:

@@ -35,7 +35,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     if done:
         say(f"This run is done: {home}/results.json, {home}/report.html")
         return show(done)
-    loaded = chosen.data()
+    loaded = chosen.records()
     hashes = build.hashes(loaded)
     folder.check_data(home, hashes)
     choices = folder.choices(home) or {

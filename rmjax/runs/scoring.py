@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rmjax import lookup
 from rmjax.build import model
 from rmjax.data import pipeline
-from rmjax.data.records import Pair, RatedText
+from rmjax.data.records import Pair, RatedText, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import shardings
@@ -86,20 +86,15 @@ def load(workdir: Path) -> Scorer:
     )
 
 
-def rated(
-    score: Callable, tokenizer: Tokenizer, max_length: int, records: Sequence[RatedText]
+def records(
+    score: Callable, tokenizer: Tokenizer, max_length: int, found: Sequence[Record]
 ) -> np.ndarray:
-    """Scores of rated texts, float32 [S, N]."""
-    return score(tokenizer.encode([r.text for r in records], max_length))
-
-
-def pairs(
-    score: Callable, tokenizer: Tokenizer, max_length: int, records: Sequence[Pair]
-) -> np.ndarray:
-    """Scores of pairs, float32 [S, N, 2]: chosen, rejected."""
-    prompts = [r.prompt for r in records]
-    sides = [
-        score(tokenizer.encode_pairs(prompts, [getattr(r, side) for r in records], max_length)[0])
-        for side in ("chosen", "rejected")
-    ]
-    return np.stack(sides, axis=-1)
+    """Scores of rated texts, float32 [S, N], or of pairs, [S, N, 2]: chosen, rejected."""
+    texts = [r for r in found if isinstance(r, RatedText)]
+    if texts:
+        return score(tokenizer.encode([r.text for r in texts], max_length))
+    pairs = [r for r in found if isinstance(r, Pair)]
+    prompts = [r.prompt for r in pairs]
+    encode = lambda answers: tokenizer.encode_pairs(prompts, answers, max_length)[0]
+    sides = ([r.chosen for r in pairs], [r.rejected for r in pairs])
+    return np.stack([score(encode(side)) for side in sides], axis=-1)

@@ -20,7 +20,9 @@ TEXTS = (
 folder = assets.folder("minilm")
 model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-arrays = {"versions": np.array(f"torch {torch.__version__}, transformers {transformers.__version__}")}
+arrays = {
+    "versions": np.array(f"torch {torch.__version__}, transformers {transformers.__version__}")
+}
 for i, text in enumerate(TEXTS):
     tokens = tokenizer(text, return_tensors="pt")
     with torch.no_grad():

@@ -32,7 +32,11 @@ def hidden(minilm, batch, dtype="float32", unroll=1):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_hidden_states_are_the_references(minilm, packed):
-    batches = [score_batches(TEXTS, pad_id=0)] if packed else [score_batches([t], pad_id=0) for t in TEXTS]
+    batches = (
+        [score_batches(TEXTS, pad_id=0)]
+        if packed
+        else [score_batches([t], pad_id=0) for t in TEXTS]
+    )
     seen = []
     for batch, texts, places in (b for group in batches for b in group):
         states = hidden(minilm, batch)
@@ -58,7 +62,9 @@ def test_missing_and_surplus_keys_fail_with_their_names(tmp_path):
     stored["extra.weight"] = stored.pop("embeddings.LayerNorm.bias")
     (tmp_path / "config.json").write_text((source / "config.json").read_text())
     save_file(stored, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"missing \['embeddings.LayerNorm.bias'\], surplus \['extra.weight'\]"):
+    with pytest.raises(
+        UserError, match=r"missing \['embeddings.LayerNorm.bias'\], surplus \['extra.weight'\]"
+    ):
         load_bert(tmp_path)
 
 

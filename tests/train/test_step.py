@@ -29,12 +29,19 @@ def examples(count=90, seed=0):
 
 
 def batches(seed=0, multiple=8, **options):
-    options = {"epochs": 1.0, "batch_size": 10, "group_size": 3, "rows_multiple": multiple} | options
+    options = {
+        "epochs": 1.0,
+        "batch_size": 10,
+        "group_size": 3,
+        "rows_multiple": multiple,
+    } | options
     return pipeline.batches(examples(), seed=seed, **options)
 
 
 def setup(dropout=0.0, seed=0, unroll=1, frozen=""):
-    module = heads.RewardModel(Transformer(CONFIG, dropout=dropout, unroll=unroll), heads.Scalar(), "mean")
+    module = heads.RewardModel(
+        Transformer(CONFIG, dropout=dropout, unroll=unroll), heads.Scalar(), "mean"
+    )
     one = jnp.zeros((1, 1), jnp.int32)
     params = state.flatten(module.init(jax.random.key(seed), one, one, one + 1, one)["params"])
     trained, held = state.split(params, frozen)
@@ -42,12 +49,18 @@ def setup(dropout=0.0, seed=0, unroll=1, frozen=""):
         lookup.terms(LOSS, LOSSES, key="loss"), forward.scores(module.apply), PAIR_METRICS
     )
     update = optimizer.chain(
-        optimizer.adamw(), optax.constant_schedule(1e-2), clip_norm=1.0, weight_decay=0.1, rates={"head": 0.5}
+        optimizer.adamw(),
+        optax.constant_schedule(1e-2),
+        clip_norm=1.0,
+        weight_decay=0.1,
+        rates={"head": 0.5},
     )
     return goal, update, state.create(trained, update.init(trained), jax.random.key(seed + 7)), held
 
 
-def train(layout, source, *, steps=3, dropout=0.1, microbatches=1, seeds=(0,), unroll=False, frozen=""):
+def train(
+    layout, source, *, steps=3, dropout=0.1, microbatches=1, seeds=(0,), unroll=False, frozen=""
+):
     made = [setup(dropout, seed, frozen=frozen) for seed in seeds]
     goal, update, first, held = made[0]
     run = step.make_step(goal, update, axis=layout.axis, microbatches=microbatches)
@@ -98,7 +111,11 @@ def test_layouts_agree_dropout_and_unequal_weights_included(name, reference):
 def test_microbatches_agree(name, reference):
     layout = {"one_device()": parallel.one_device, **LAYOUTS}[name](shardings.spec, 1)
     source = batches(multiple=16)
-    want = reference if source.shape == batches().shape else train(parallel.one_device(shardings.spec, 1), [source])
+    want = (
+        reference
+        if source.shape == batches().shape
+        else train(parallel.one_device(shardings.spec, 1), [source])
+    )
     params, means = train(layout, [source], microbatches=2)
     assert_close(params, want[0])
     assert_close(means, want[1])
@@ -147,7 +164,9 @@ def test_a_bad_step_is_remembered_and_changes_nothing_ever_after():
     goal, update, first, held = setup()
     run = jax.jit(step.make_step(goal, update))
     good, bad = batches()[0], dict(batches()[1])
-    bad["rating"] = np.where(np.arange(bad["rating"].size).reshape(bad["rating"].shape) == 0, np.nan, bad["rating"])
+    bad["rating"] = np.where(
+        np.arange(bad["rating"].size).reshape(bad["rating"].shape) == 0, np.nan, bad["rating"]
+    )
     one = run(first, held, good)[0]
     two = run(one, held, bad)[0]
     three = run(two, held, good)[0]
@@ -163,9 +182,13 @@ def test_frozen_parameters_have_no_optimizer_state_and_stay(reference):
     shapes = {x.shape for x in jax.tree.leaves(first.opt_state)}
     assert held["transformer/tokens"].shape not in shapes
     params, _ = train(
-        parallel.mesh(shardings.spec, 1, data=2, fsdp=2, tensor=2), [batches()], frozen="transformer/tokens"
+        parallel.mesh(shardings.spec, 1, data=2, fsdp=2, tensor=2),
+        [batches()],
+        frozen="transformer/tokens",
     )
-    alone, _ = train(parallel.one_device(shardings.spec, 1), [batches()], frozen="transformer/tokens")
+    alone, _ = train(
+        parallel.one_device(shardings.spec, 1), [batches()], frozen="transformer/tokens"
+    )
     assert_close(params, alone)
     assert "transformer/tokens" not in params
 

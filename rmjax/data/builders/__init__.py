@@ -1,0 +1,1 @@
+"""TFDS builders: array_record files, read and written without TensorFlow."""

@@ -1,0 +1,1 @@
+"""Per-example values to figures with intervals; no training, no files."""

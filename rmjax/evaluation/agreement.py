@@ -1,0 +1,55 @@
+"""How well people agree with each other: what a model is up against, and the best it can do.
+
+Legend: N texts, B resamples; results are [B + 1], row 0 the sample itself.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rmjax.evaluation import ranking
+from rmjax.evaluation.statistics import Resamples
+
+SPLITS = 100  # random halves of every panel
+
+
+def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[str, np.ndarray]:
+    """One rating against the mean of the text's other ratings, pooled over (text, rater).
+
+    ratings: every rater's own, two or more a text [N] of [raters].
+    Pearson, Spearman, Kendall, pair accuracy and tie rate; in pairs, the raters in one column of the panels
+    judge both texts.
+    """
+    counts = [len(r) for r in ratings]
+    own = np.concatenate(ratings)
+    others = np.concatenate([(np.sum(r) - r) / (len(r) - 1) for r in ratings])
+    text = np.repeat(np.arange(len(ratings)), counts)
+    column = np.concatenate([np.arange(n) for n in counts])
+    pooled = resamples.of(text)
+    at = [np.flatnonzero(column == k) for k in range(max(counts))]
+    return {
+        "pearson": ranking.pearson(own, others, pooled),
+        "spearman": ranking.spearman(own, others, pooled),
+        **ranking.pairs(
+            [own[i] for i in at], [others[i] for i in at], [text[i] for i in at], resamples
+        ),
+    }
+
+
+def noise_ceiling(
+    ratings: Sequence[np.ndarray], resamples: Resamples, *, seed: int = 0
+) -> np.ndarray:
+    """The largest Pearson r a model can expect with the panel's mean: the square root of its reliability.
+
+    Reliability is the mean correlation of random halves of the panels, stepped up to the full panel.
+    Source: Spearman 1910, Brown 1910; the root: attenuation, Spearman 1904.
+    """
+    rng = np.random.default_rng(seed)
+    halves = []
+    for _ in range(SPLITS):
+        parts = [rng.permutation(r) for r in ratings]
+        first, second = (np.array([np.mean(p[k::2]) for p in parts]) for k in (0, 1))
+        halves.append(ranking.pearson(first, second, resamples))
+    half = np.mean(halves, axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(2 * half / (1 + half))

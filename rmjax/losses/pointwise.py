@@ -1,0 +1,110 @@
+"""Losses of one text against its own rating, one value a text.
+
+Legend: *B any axes, C classes.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Texts = Float[Array, "*B"]
+
+
+def mse(score: Texts, rating: Texts) -> Texts:
+    """(score - rating)^2, in squared rating units.
+
+    Source: Gauss 1809. Twice the half-squared error of the worked figures.
+    """
+    return jnp.square(score - rating)
+
+
+def mae(score: Texts, rating: Texts) -> Texts:
+    """|score - rating|, in rating units; its optimum is the median.
+
+    Source: Laplace 1774.
+    """
+    return jnp.abs(score - rating)
+
+
+def huber(score: Texts, rating: Texts, *, delta: float = 1.0) -> Texts:
+    """e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2), e = score - rating.
+
+    delta: where it turns linear, in rating units, > 0.
+    Raises: ValueError if delta is not positive.
+    Source: Huber 1964.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta must be positive, got {delta}")
+    size = jnp.abs(score - rating)
+    inside = jnp.minimum(size, delta)
+    return inside * (size - inside / 2)
+
+
+def binary_cross_entropy(score: Texts, probability: Texts) -> Texts:
+    """-p log sigmoid(score) - (1 - p) log sigmoid(-score), in nats; the score is a logit.
+
+    probability: the target, in [0, 1]: a label, or a rating on its scale.
+    Source: Cox 1958.
+    """
+    return -(
+        probability * jax.nn.log_sigmoid(score) + (1 - probability) * jax.nn.log_sigmoid(-score)
+    )
+
+
+def cross_entropy(
+    logits: Float[Array, "*B C"], label: Int[Array, "*B"], *, label_smoothing: float = 0.0
+) -> Texts:
+    """Cross-entropy in nats against (1 - e) onehot + e / C.
+
+    label: class of the text, from 0.
+    label_smoothing: e, in [0, 1).
+    Raises: ValueError if it is outside.
+    Source: Szegedy et al. 2016 (arXiv:1512.00567) section 7.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    log_probs = jax.nn.log_softmax(logits)
+    own = jnp.take_along_axis(log_probs, label[..., None], axis=-1)[..., 0]
+    return -(1 - label_smoothing) * own - label_smoothing * jnp.mean(log_probs, axis=-1)
+
+
+def votes(logits: Float[Array, "*B C"], shares: Float[Array, "*B C"]) -> Texts:
+    """Cross-entropy in nats against the shares of raters in each class; its minimum is the shares' entropy.
+
+    shares: of each class among the raters, summing to 1.
+    Source: Peterson et al. 2019 (arXiv:1908.07086) eq. 2.
+    """
+    return -jnp.sum(shares * jax.nn.log_softmax(logits), axis=-1)
+
+
+def ordinal(score: Texts, thresholds: Float[Array, " C1"], label: Int[Array, "*B"]) -> Texts:
+    """-log P(label), P(label <= k) = sigmoid(threshold_k - score), in nats.
+
+    thresholds: increasing, one fewer than the classes.
+    label: class of the text, from 0 to len(thresholds).
+    Source: McCullagh 1980, proportional odds.
+    """
+    last = thresholds.shape[0]
+    upper = thresholds[jnp.minimum(label, last - 1)]
+    lower = thresholds[jnp.maximum(label - 1, 0)]
+    has_upper, has_lower = label < last, label > 0
+    inner = has_upper & has_lower
+    width = jnp.where(inner, upper - lower, 1.0)  # 1 is any number with a finite gradient
+    below = jnp.where(has_upper, jax.nn.log_sigmoid(upper - score), 0.0)
+    above = jnp.where(has_lower, jax.nn.log_sigmoid(score - lower), 0.0)
+    return -below - above - jnp.where(inner, jnp.log(-jnp.expm1(-width)), 0.0)
+
+
+def gaussian_nll(
+    score: Texts, log_variance: Texts, rating: Texts, *, low: float = -10.0, high: float = 10.0
+) -> Texts:
+    """(v + (rating - score)^2 exp(-v)) / 2, v the clamped log-variance, in nats without the constant.
+
+    low, high: where v is clamped, low < high.
+    Raises: ValueError if low >= high.
+    Source: Nix & Weigend 1994.
+    """
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    v = jnp.clip(log_variance, low, high)
+    return (v + jnp.square(rating - score) * jnp.exp(-v)) / 2

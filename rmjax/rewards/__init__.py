@@ -1,0 +1,1 @@
+"""Rewards that are functions of text: texts in, float32 [N] out."""
