@@ -21,6 +21,7 @@ from rmjax.errors import UserError
 from rmjax.models import shardings
 from rmjax.models.heads import RewardModel
 from rmjax.train import optimizer, parallel, state, step
+from rmjax.train.state import Params, State
 
 DTYPES = ("float32", "bfloat16")
 
@@ -48,8 +49,8 @@ class Parts(NamedTuple):
     batches: list[pipeline.Batches]  # one a seed
     layout: parallel.Layout
     step: Callable
-    state: state.State
-    frozen: state.Params
+    state: State
+    frozen: Params
     parameters: int
     notes: list[str]
 
@@ -59,12 +60,12 @@ def plan(config: ConfigDict) -> Plan:
 
     Raises: UserError naming the key.
     """
-    c = config
+    c: Any = config
     for key in ("seeds", "batch_size", "group_size", "microbatches", "log_every", "save_every"):
-        if int(c[key]) < 1:
+        if c[key] < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
     for key in ("epochs", "validations"):
-        if float(c[key]) <= 0:
+        if c[key] <= 0:
             raise UserError(f"config key '{key}': must be positive, got {c[key]}")
     if c.dtype not in ("auto", *DTYPES):
         raise UserError(f"config key 'dtype': {c.dtype!r} is none of auto, {', '.join(DTYPES)}")
@@ -184,7 +185,7 @@ def hashes(loaded: Data) -> dict[str, str]:
     return {name: fingerprint(getattr(loaded, name)) for name in ("train", "validation", "test")}
 
 
-def _offered(module: RewardModel, params: state.Params, batch: dict[str, np.ndarray]) -> set[str]:
+def _offered(module: RewardModel, params: Params, batch: dict[str, np.ndarray]) -> set[str]:
     inputs = [batch[name] for name in ("tokens", "positions", "segments", "score_at")]
     arrays = jax.eval_shape(module.apply, {"params": state.unflatten(params)}, *inputs)
     return {*arrays, *batch}

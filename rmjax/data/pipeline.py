@@ -120,7 +120,8 @@ def assemble(
         for name in ("pair_weight", *offer):
             batch[name] = np.zeros((r, q), np.float32)
     pairs = np.zeros(r, np.int64)
-    for row, group in zip(first_fit(_group_lengths(examples, groups), t), groups, strict=True):
+    rows = first_fit(_group_lengths(examples, groups), t).tolist()
+    for row, group in zip(rows, groups, strict=True):
         if q:
             formed = examples.pairs(group, offer)
             place = slice(pairs[row], pairs[row] + len(formed["chosen"]))
@@ -168,7 +169,7 @@ def _lay_rows(
     batch, used, texts = _empty(shape, pad_id)
     inside = (row >= 0) & (row < shape.rows)
     places = []
-    for text, r in zip(members[inside], row[inside], strict=True):
+    for text, r in zip(members[inside], row[inside].tolist(), strict=True):
         places.append(r * shape.texts + texts[r])
         _lay_text(batch, tokens[text], r, used, texts)
     return batch, members[inside], np.array(places, np.int64)

@@ -4,6 +4,7 @@ Legend: N texts, B resamples; results are [B + 1], row 0 the sample itself.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,26 @@ from rmjax.evaluation.statistics import Resamples
 SPLITS = 100  # random halves of every panel
 
 
+class Singles(NamedTuple):
+    """Every single rating [M], the mean of the text's other ratings, and the index of the text."""
+
+    own: np.ndarray
+    others: np.ndarray
+    text: np.ndarray
+
+
+def against_others(ratings: Sequence[np.ndarray]) -> Singles:
+    """Pools every rating of every text with the mean of the others, in order of the texts.
+
+    ratings: every rater's own, two or more a text [N] of [raters].
+    """
+    return Singles(
+        np.concatenate(ratings),
+        np.concatenate([(np.sum(r) - r) / (len(r) - 1) for r in ratings]),
+        np.repeat(np.arange(len(ratings)), [len(r) for r in ratings]),
+    )
+
+
 def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[str, np.ndarray]:
     """One rating against the mean of the text's other ratings, pooled over (text, rater).
 
@@ -20,13 +41,10 @@ def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[st
     Pearson, Spearman, Kendall, pair accuracy and tie rate; in pairs, the raters in one column of the panels
     judge both texts.
     """
-    counts = [len(r) for r in ratings]
-    own = np.concatenate(ratings)
-    others = np.concatenate([(np.sum(r) - r) / (len(r) - 1) for r in ratings])
-    text = np.repeat(np.arange(len(ratings)), counts)
-    column = np.concatenate([np.arange(n) for n in counts])
+    own, others, text = against_others(ratings)
+    column = np.concatenate([np.arange(len(r)) for r in ratings])
     pooled = resamples.of(text)
-    at = [np.flatnonzero(column == k) for k in range(max(counts))]
+    at = [np.flatnonzero(column == k) for k in range(max(column) + 1)]
     return {
         "pearson": ranking.pearson(own, others, pooled),
         "spearman": ranking.spearman(own, others, pooled),

@@ -76,7 +76,7 @@ def interval(values: np.ndarray) -> Estimate:
     return Estimate(value, max(float(low), min(float(drawn.min()), 0.0)), float(high))
 
 
-def over_seeds(values: np.ndarray) -> Estimate:
+def over_seeds(values: Sequence[float]) -> Estimate:
     """The mean of values [S] with Student's t interval, deviation with ddof 1."""
     value = float(np.mean(values))
     if len(values) < 2 or not np.isfinite(value):

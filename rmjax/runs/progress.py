@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from rmjax.train.metrics import Log
 
@@ -65,3 +67,34 @@ def describe(values: Mapping[str, float]) -> str:
     if "tokens_per_second" in values:
         parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(parts)
+
+
+COLUMNS = {"pearson": "r", "spearman": "rho", "pair_accuracy": "accuracy", "ece": "ECE"}
+
+
+def table(results: Mapping[str, Any]) -> Table:
+    """The comparison of results.json for a terminal: who agrees with people, and how well."""
+    metrics = results["metrics"]
+    names = [m for m in COLUMNS if any(key.endswith(f"/{m}") for key in metrics)]
+    shown = Table("domain", "who", *(COLUMNS[n] for n in names), "n", caption=results["interval"])
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for key, figure in metrics.items():
+        *who, domain, name = key.split("/")
+        rows.setdefault((domain, *who), {})[name] = figure
+    unseen = {row[0] for row in rows} - set(results["trained_domains"])
+    domains = list(dict.fromkeys(row[0] for row in rows))
+    for row, figures in sorted(rows.items(), key=lambda item: domains.index(item[0][0])):
+        domain = f"{row[0]} (not trained on)" if row[0] in unseen else row[0]
+        label = [domain, "model"] if len(row) == 1 else ["", row[1]]
+        cells = [_cell(figures.get(name)) for name in names]
+        n = next(iter(figures.values()))["n"]
+        shown.add_row(*label, *cells, f"{n:,}")
+    return shown
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"

@@ -61,7 +61,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 def show(results: Mapping[str, Any]) -> dict[str, Any]:
     """Prints the comparison table and gives the results back."""
-    progress.CONSOLE.print(judge.table(results["metrics"]))
+    progress.CONSOLE.print(progress.table(results))
     return dict(results)
 
 
@@ -141,8 +141,7 @@ def _scores(config: ConfigDict, parts: build.Parts) -> Callable[[Any, list[Recor
     score = scoring.make_score(
         parts.module.apply, parts.layout, parts.frozen, config.seeds, tokenizer.pad_id
     )
-    kind = scoring.pairs if parts.data.paired else scoring.rated
-    return lambda params, records: kind(
+    return lambda params, records: scoring.records(
         lambda t: score(params, t), tokenizer, config.max_length, records
     )
 
@@ -166,15 +165,13 @@ def _judge(home: Path, config: ConfigDict, parts: build.Parts, tally: loop.Tally
     """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
     scorer, loaded = scoring.load(home), parts.data
-    kind = scoring.pairs if loaded.paired else scoring.rated
-    scores = {
-        split: kind(scorer.score, scorer.tokenizer, scorer.max_length, getattr(loaded, split))
-        for split in ("test", "validation")
-    }
-    figures = judge.figures(loaded.test, scores["test"], loaded.validation, scores["validation"])
-    mean = {split: s.mean(axis=0) for split, s in scores.items()}
-    lines = judge.predictions(loaded.test, mean["test"], loaded.validation, mean["validation"])
-    folder.write_lines(home / "predictions.jsonl", lines)
+    score = lambda found: scoring.records(scorer.score, scorer.tokenizer, scorer.max_length, found)
+    test, validation = score(loaded.test), score(loaded.validation)
+    fitted = judge.temperatures(loaded.validation, validation)
+    folder.write_lines(
+        home / "predictions.jsonl",
+        judge.predictions(loaded.test, test.mean(0), loaded.validation, validation.mean(0)),
+    )
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     lengths = parts.batches[0].examples.lengths
     flops = speed.model_flops(parts.backbone.config, lengths) / lengths.sum()
@@ -197,8 +194,8 @@ def _judge(home: Path, config: ConfigDict, parts: build.Parts, tally: loop.Tally
         "peak_memory_bytes": speed.peak_memory(),
         "best_step": checkpoint.about(home / "checkpoints/best")["step"],
         "notes": parts.notes,
-        "metrics": figures,
-        "reliability": judge.reliability(
-            loaded.test, mean["test"], loaded.validation, mean["validation"]
-        ),
+        "trained_domains": sorted({r.domain for r in loaded.train}),
+        "temperatures": fitted,
+        "metrics": judge.figures(loaded.test, test, fitted, loaded.validation),
+        "reliability": judge.reliability(loaded.test, test, fitted),
     }

@@ -1,0 +1,1 @@
+"""Launchers: flags in, a run of rmjax.runs out."""

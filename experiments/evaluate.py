@@ -1,0 +1,7 @@
+"""Judges the model of a run folder on any data."""
+
+from rmjax import launch
+from rmjax.runs import evaluate
+
+if __name__ == "__main__":
+    launch.main(evaluate.run)

@@ -1,0 +1,7 @@
+"""Trains a reward model; configs/reward.py says on what and how."""
+
+from rmjax import launch
+from rmjax.runs import reward
+
+if __name__ == "__main__":
+    launch.main(reward.run, config="configs/reward.py:ratings")

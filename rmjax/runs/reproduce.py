@@ -1,0 +1,34 @@
+"""Prints a table of a paper beside our own figures, and keeps it in four formats."""
+
+from pathlib import Path
+from typing import Any
+
+from rmjax.errors import UserError
+from rmjax.runs import folder, progress
+from rmjax.runs.tables import TABLES
+from rmjax.runs.tables.render import FORMATS
+
+
+def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
+    """Prints a table of a paper with our figures beside the published ones; writes table.md, .csv, .tex, .json.
+
+    Args:
+      table: name of the table: vader_table4.
+      workdir: folder to write to; default: runs/tables/NAME.
+      runs: folders of finished reward runs on human ratings whose models are added as rows, separated
+        by commas.
+
+    Returns: {"table": its name, "rows": its records}.
+    Raises: UserError on an unknown table, or naming the folder that is no such run.
+    """
+    if table not in TABLES:
+        raise UserError(f"--table: there is no {table!r}; known: {', '.join(sorted(TABLES))}")
+    home = Path(workdir or f"runs/tables/{table}")
+    folders = [Path(name.strip()) for name in runs.split(",") if name.strip()]
+    progress.CONSOLE.print(f"making {table}: under a minute")
+    made = TABLES[table](folders)
+    for ending, text in FORMATS.items():
+        folder.write_text(home / f"table.{ending}", text(made))
+    print(FORMATS["md"](made), end="")
+    progress.CONSOLE.print(f"Done: {home}/table.md, .csv, .tex, .json")
+    return {"table": table, "rows": [dict(record) for record in made.records]}

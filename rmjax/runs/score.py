@@ -1,0 +1,100 @@
+"""Scores JSON lines as they come, with the model of a run folder and nothing else."""
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from rmjax.errors import UserError
+from rmjax.runs import progress, scoring
+
+CHUNK = 256  # lines scored together
+
+
+def run(*, workdir: str, input: str = "-", output: str = "-") -> dict[str, Any]:
+    """Adds "score" to every JSON line: {"text": ...}, or {"prompt": ..., "completion": ...} for models of pairs.
+
+    Args:
+      workdir: folder of a finished run.
+      input: file of JSON lines; - reads them from the standard input.
+      output: file to write; - writes lines to the standard output as they are scored.
+
+    Returns: {"lines": how many}.
+    Raises: UserError naming the file and line that cannot be scored.
+    """
+    scorer = scoring.load(Path(workdir))
+    count = 0
+    with _reading(input) as lines, _writing(output) as sink:
+        for chunk in _chunks(_rows(lines, input, scorer.paired)):
+            scores = scorer.score(_tokens(scorer, chunk))
+            for row, score in zip(chunk, scores.T, strict=True):
+                more = {} if len(score) == 1 else {"scores": [float(s) for s in score]}
+                print(
+                    json.dumps(row | {"score": float(np.mean(score))} | more, ensure_ascii=False),
+                    file=sink,
+                )
+            sink.flush()
+            count += len(chunk)
+    progress.CONSOLE.print(f"scored {count:,} lines")
+    return {"lines": count}
+
+
+def _rows(lines: Iterable[str], name: str, paired: bool) -> Iterator[dict[str, Any]]:
+    """The lines as objects, each checked before it is scored."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{name}, line {number}: is not JSON: {error}") from error
+        wanted = ("text",)
+        if isinstance(row, dict) and "text" not in row and paired:
+            wanted = ("prompt", "completion")
+        for field in wanted:
+            if not isinstance(row, dict) or not isinstance(row.get(field), str):
+                kinds = '"text", or "prompt" and "completion"' if paired else '"text"'
+                raise UserError(f"{name}, line {number}: needs a string in field {field!r}; this model scores "
+                                f"objects with {kinds}")  # fmt: skip
+        yield row
+
+
+def _tokens(scorer: scoring.Scorer, chunk: list[dict[str, Any]]) -> list[np.ndarray]:
+    prompts = ["" if "text" in row else row["prompt"] for row in chunk]
+    texts = [row["text"] if "text" in row else row["completion"] for row in chunk]
+    return scorer.tokenizer.encode_pairs(prompts, texts, scorer.max_length)[0]
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield chunk
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[TextIO]:
+    if name == "-":
+        yield sys.stdin
+        return
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            yield file
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: cannot be read as UTF-8 text: {error}") from error
+
+
+@contextlib.contextmanager
+def _writing(name: str) -> Iterator[TextIO]:
+    """The output; a file appears whole, once every line is scored."""
+    if name == "-":
+        yield sys.stdout
+        return
+    partial = Path(f"{name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        yield file
+    os.replace(partial, name)
