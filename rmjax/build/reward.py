@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from rmjax import lookup
 from rmjax.build import model, objective
@@ -55,12 +54,12 @@ class Parts(NamedTuple):
     notes: list[str]
 
 
-def plan(config: ConfigDict) -> Plan:
+def plan(config: Any) -> Plan:
     """Binds every spec string.
 
     Raises: UserError naming the key.
     """
-    c: Any = config
+    c = config
     for key in ("seeds", "batch_size", "group_size", "microbatches", "log_every", "save_every"):
         if c[key] < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
@@ -95,7 +94,7 @@ def plan(config: ConfigDict) -> Plan:
     )
 
 
-def assemble(config: ConfigDict, chosen: Plan, loaded: Data, dtype: str) -> Parts:
+def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     """Builds batches, model, optimizer, step and the placed first state.
 
     loaded: what chosen.records() gave. dtype: of products.

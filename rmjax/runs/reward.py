@@ -65,9 +65,7 @@ def show(results: Mapping[str, Any]) -> dict[str, Any]:
     return dict(results)
 
 
-def _train(
-    home: Path, config: ConfigDict, parts: build.Parts, choices: Mapping[str, Any]
-) -> loop.Tally:
+def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> loop.Tally:
     steps, layout = len(parts.batches[0]), parts.layout
     frozen_folder = home / "checkpoints/frozen"
     if parts.frozen and checkpoint.latest(frozen_folder) is None:
@@ -120,9 +118,7 @@ def _stacked(batches: list[pipeline.Batches], start: int):
     )
 
 
-def _description(
-    config: ConfigDict, parts: build.Parts, choices: Mapping[str, Any]
-) -> dict[str, Any]:
+def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "tokenizer": parts.backbone.tokenizer.to_json(),
@@ -135,7 +131,7 @@ def _description(
     }
 
 
-def _scores(config: ConfigDict, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
+def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
     """A function of placed parameters and records: scores [S, N], or [S, N, 2] of pairs."""
     tokenizer = parts.backbone.tokenizer
     score = scoring.make_score(
@@ -146,7 +142,7 @@ def _scores(config: ConfigDict, parts: build.Parts) -> Callable[[Any, list[Recor
     )
 
 
-def _validation(config: ConfigDict, parts: build.Parts):
+def _validation(config: Any, parts: build.Parts):
     """The function that decides which checkpoint is best, and its metric's name: pair accuracy or Pearson r."""
     trained = {r.domain for r in parts.data.train}
     records = [r for r in parts.data.validation if r.domain in trained]
@@ -161,7 +157,7 @@ def _validation(config: ConfigDict, parts: build.Parts):
     return validate, name
 
 
-def _judge(home: Path, config: ConfigDict, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
+def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
     """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
     scorer, loaded = scoring.load(home), parts.data

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ class Scorer(NamedTuple):
     score: Callable[[Sequence[np.ndarray]], np.ndarray]  # token ids of N texts -> float32 [S, N]
     tokenizer: Tokenizer
     max_length: int
-    config: ConfigDict
+    config: Any  # as config.json has it
     paired: bool
 
 
@@ -61,7 +61,7 @@ def load(workdir: Path) -> Scorer:
 
     Raises: UserError where the folder holds no trained model, or its files do not fit together.
     """
-    config = ConfigDict(folder.read_json(workdir / "config.json"))
+    config: Any = ConfigDict(folder.read_json(workdir / "config.json"))
     best = workdir / "checkpoints/best"
     if checkpoint.latest(best) is None:
         raise UserError(
