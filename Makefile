@@ -7,7 +7,7 @@ quickstart: .venv/run
 	$(BIN)/python -m experiments.train_reward --config=configs/reward.py:ratings --workdir=runs/ratings
 
 test: .venv/dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

@@ -18,8 +18,8 @@ NAMES = {
         "data": "synthetic_ratings()",
         "max_length": 128,
         "batch_size": 16,
-        "schedule": "linear(peak=3e-3)",
-        "epochs": 4.0,
+        "schedule": "linear(peak=5e-3)",
+        "epochs": 8.0,
     },
 }
 

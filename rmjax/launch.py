@@ -1,18 +1,22 @@
 """From a command line to a run: flags, help, and errors that fit one paragraph. The one file that exits."""
 
+import difflib
 import inspect
+import os
 import re
+import runpy
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from rmjax.errors import UserError
 
-DEFINE = {
+DEFINE: dict[type, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -20,15 +24,19 @@ DEFINE = {
 }
 
 
-def main(run: Callable[..., Any], *, config: str = "") -> None:
+def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: str = "") -> None:
     """Runs `run` with its keyword-only parameters read from flags of the same names.
 
+    run: a function, or several by the name that the command line begins with.
     config: default of --config, FILE.py:NAME, where `run` takes a ConfigDict.
     Exits with 0; with 2 and one paragraph where the user can mend it; with 130 on an interrupt.
     """
     logging.set_verbosity(logging.ERROR)  # of the libraries below
     try:
-        arguments = _parse(run, config)
+        argv = sys.argv[1:]
+        if isinstance(run, Mapping):
+            run, argv = _choose(run, argv)
+        arguments = _parse(run, config, argv)
         if arguments is None:
             sys.exit(0)
         run(**arguments)
@@ -38,30 +46,53 @@ def main(run: Callable[..., Any], *, config: str = "") -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
-def _parse(run: Callable[..., Any], config: str) -> dict[str, Any] | None:
+def _choose(
+    runs: Mapping[str, Callable[..., Any]], argv: list[str]
+) -> tuple[Callable[..., Any], list[str]]:
+    """The run that the first argument names, and the other arguments.
+
+    Raises: UserError where it names none.
+    """
+    if not argv or argv[0] not in runs:
+        given = f", not {argv[0]!r}" if argv else ""
+        raise UserError(f"say first which: {', '.join(runs)}{given}; then --help lists its flags")
+    return runs[argv[0]], argv[1:]
+
+
+def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, Any] | None:
     """The arguments of `run`; None after --help.
 
     Raises: UserError on a flag or config key that is unknown, missing or of the wrong type.
     """
-    parameters = inspect.signature(run).parameters
-    about = _argument_docs(run)
+    parameters, known = inspect.signature(run).parameters, flags.FlagValues()
+    about, loaded = _argument_docs(run), {}
     for name, parameter in parameters.items():
         if parameter.annotation is ConfigDict:
-            config_flags.DEFINE_config_file(name, config, about[name])
+            loaded[name], argv = _config(name, config, argv)
+            for key, value in loaded[name].items():
+                DEFINE[type(value)](f"{name}.{key}", value, "", flag_values=known)
         else:
             default = None if parameter.default is inspect.Parameter.empty else parameter.default
-            DEFINE[parameter.annotation](name, default, about[name])
-    asked = [a for a in sys.argv[1:] if a.lstrip("-") in ("help", "helpfull", "h", "?")]
+            DEFINE[parameter.annotation](name, default, about[name], flag_values=known)
+    asked = [a for a in argv if a.lstrip("-") in ("help", "helpfull", "h", "?")]
     try:
-        rest = flags.FLAGS([a for a in sys.argv if a not in asked])
+        rest = known([sys.argv[0], *(a for a in argv if a not in asked)])
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, known, n=1, cutoff=0.8)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        raise UserError(
+            f"there is no --{error.flagname}; {hint}--help lists what there is"
+        ) from error
     except flags.Error as error:
-        raise UserError(_clean(error)) from error
-    # A config file is code: whatever it raises is for its author to mend.
-    except Exception as error:
-        raise UserError(f"--config: {_clean(error)}; see --help for its keys") from error
-    values = {name: flags.FLAGS[name].value for name in parameters}
+        raise UserError(f"{_clean(error)}; see --help") from error
+    for name, chosen in loaded.items():
+        chosen.update({key: known[f"{name}.{key}"].value for key in chosen})
+    values = {name: loaded[name] if name in loaded else known[name].value for name in parameters}
     if asked:
         print(_help(run, about, values))
         return None
@@ -72,6 +103,30 @@ def _parse(run: Callable[..., Any], config: str) -> dict[str, Any] | None:
     if missing:
         raise UserError(f"{', '.join(missing)} must be given; see --help")
     return values
+
+
+def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, list[str]]:
+    """The config of the last --NAME=FILE.py:VARIANT in `argv`, default `path`, and the other arguments.
+
+    Raises: UserError if it cannot be had.
+    """
+    rest, given = [], iter(argv)
+    for argument in given:
+        flag, equals, value = argument.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            path = value if equals else next(given, "")
+        else:
+            rest.append(argument)
+    file, _, variant = path.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--{name}={path}: there is no file {file!r}; write --{name}=FILE.py:NAME")
+    try:
+        made = runpy.run_path(file)["get_config"](*[variant] if variant else [])
+        return made.lock(), rest
+    # A config file is code: whatever it raises is for its author to mend.
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"--{name}={path}: {kind}{_clean(error)}") from error
 
 
 def _argument_docs(run: Callable[..., Any]) -> dict[str, str]:

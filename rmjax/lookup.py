@@ -15,6 +15,8 @@ from rmjax.errors import UserError
 
 Table = Mapping[str, Callable]
 
+_KINDS = {int: "a whole number", float: "a number", str: "a quoted string", bool: "True or False"}
+
 
 class Term(NamedTuple):
     """One summand of an objective."""
@@ -81,8 +83,8 @@ def arrays(function: Callable) -> dict[str, bool]:
 
 def _expression(spec: str, key: str) -> ast.expr:
     try:
-        return ast.parse(spec, mode="eval").body
-    except (SyntaxError, ValueError, TypeError) as error:
+        return ast.parse(spec.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
         raise UserError(
             f"config key '{key}': cannot read {spec!r}; write a name with its options in brackets, "
             f"such as name(option=0.1)"
@@ -94,6 +96,9 @@ def _summands(node: ast.expr, sign: float, spec: str, key: str) -> list[tuple[fl
         case ast.BinOp(left, ast.Add() | ast.Sub() as op, right):
             other = sign if isinstance(op, ast.Add) else -sign
             return _summands(left, sign, spec, key) + _summands(right, other, spec, key)
+        # Python reads "-0.1 * mse()" as (-0.1) * mse()
+        case ast.BinOp(ast.UnaryOp(ast.USub(), coef), ast.Mult() as times, right):
+            return _summands(ast.BinOp(coef, times, right), -sign, spec, key)
         case ast.BinOp(ast.Constant(int() | float() as coef), ast.Mult(), right):
             return _summands(right, sign * coef, spec, key)
         case ast.UnaryOp(ast.USub(), operand):
@@ -120,19 +125,33 @@ def _bind(node: ast.expr, spec: str, names: Table, key: str) -> Term:
         if keyword.arg not in options:
             hint = _nearest(keyword.arg or "**", options)
             raise UserError(f"config key '{key}': {name}() has no option {keyword.arg!r}{hint}")
+        if keyword.arg in given:
+            raise UserError(f"config key '{key}': {name}() has {keyword.arg} more than once")
         try:
             given[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(
                 f"config key '{key}': {name}({keyword.arg}={ast.unparse(keyword.value)}) is not a plain "
                 f"value; write a number, a quoted string, a list, True or False"
             ) from error
+        kind = options[keyword.arg].annotation
+        if kind in _KINDS and not _is(given[keyword.arg], kind):
+            raise UserError(
+                f"config key '{key}': {name}({keyword.arg}={ast.unparse(keyword.value)}) must be {_KINDS[kind]}"
+            )
     missing = [
         o for o, p in options.items() if p.default is inspect.Parameter.empty and o not in given
     ]
     if missing:
         raise UserError(f"config key '{key}': {name}() needs {', '.join(missing)}")
     return Term(1.0, name, functools.partial(names[name], **given))
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a literal is of an annotated kind; a whole number is a number, True is none."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _nearest(name: str, names: Mapping[str, Any]) -> str:

@@ -36,7 +36,9 @@ def human_ratings(*, domains: str = "all") -> Data:
         raise UserError(
             f"config key 'data': no domain {unknown}; there are {', '.join(builder.DOMAINS)}"
         )
-    found = builder.load(assets.folder("human_ratings"), assets.cache() / "tfds", builder.DOMAINS)
+    source, prepared = assets.folder("human_ratings"), assets.cache() / "tfds"
+    with assets.locked("tfds"):  # TFDS fails where two processes prepare at once
+        found = builder.load(source, prepared)
     return Data(
         [r for r in found["train"] if r.domain in chosen],
         list(found["validation"]),
@@ -54,6 +56,8 @@ def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high:
     """
     if bool(validation) != bool(test):
         raise UserError("config key 'data': file() needs both validation= and test=, or neither")
+    if low > high:
+        raise UserError(f"config key 'data': file(): low={low} is not below high={high}")
     scale = (low, high) if low != high else None
     read = sources.read(path)
     if test:
@@ -82,12 +86,16 @@ def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high:
 
 def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:
     """Made-up texts rated by the words they hold; seconds on any machine."""
+    if count < 5:
+        raise UserError(
+            f"config key 'data': synthetic_ratings() needs count of 5 or more, not {count}"
+        )
     records = synthetic.rated_texts(count, seed=seed)
-    third = count // 5
+    fifth = count // 5
     return Data(
-        list(records[2 * third :]),
-        list(records[:third]),
-        list(records[third : 2 * third]),
+        list(records[2 * fifth :]),
+        list(records[:fifth]),
+        list(records[fifth : 2 * fifth]),
         (-4, 4),
         [],
     )

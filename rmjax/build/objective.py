@@ -13,13 +13,13 @@ PAIR_METRICS = {"accuracy": forward.accuracy, "gap": forward.gap}
 
 # Two elements of every array that a loss may name, to call each loss once before anything loads.
 _PROBES = {
-    "thresholds": jnp.array([-0.5, 0.5]),
-    "tie_width": jnp.array(0.0),
-    "label": jnp.array([0, 1]),
-    "logits": jnp.zeros((2, 3)),
-    "shares": jnp.full((2, 3), 1 / 3),
+    "thresholds": [-0.5, 0.5],
+    "tie_width": 0.0,
+    "label": [0, 1],
+    "logits": [[0.0, 0.0, 0.0]] * 2,
+    "shares": [[0.2, 0.3, 0.5]] * 2,
 }
-_TWO = jnp.array([0.25, 0.75])
+_TWO = [0.25, 0.75]
 
 
 def terms(loss: str, pair_arrays: Sequence[str]) -> list[lookup.Term]:
@@ -39,7 +39,7 @@ def terms(loss: str, pair_arrays: Sequence[str]) -> list[lookup.Term]:
         wanted = lookup.arrays(term.function)
         given = [n for n, required in wanted.items() if required or n in pair_arrays]
         try:
-            term.function(**{name: _PROBES.get(name, _TWO) for name in given})
+            term.function(**{name: jnp.asarray(_PROBES.get(name, _TWO)) for name in given})
         except ValueError as error:
             raise UserError(f"config key 'loss': {term.name}: {error}") from error
     return found

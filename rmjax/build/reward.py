@@ -64,8 +64,8 @@ def plan(config: Any) -> Plan:
         if c[key] < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
     for key in ("epochs", "validations"):
-        if c[key] <= 0:
-            raise UserError(f"config key '{key}': must be positive, got {c[key]}")
+        if not 0 < c[key] < float("inf"):
+            raise UserError(f"config key '{key}': must be positive and finite, got {c[key]}")
     if c.dtype not in ("auto", *DTYPES):
         raise UserError(f"config key 'dtype': {c.dtype!r} is none of auto, {', '.join(DTYPES)}")
     if not 0 <= c.dropout < 1:
@@ -101,7 +101,10 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, notes = config, list(loaded.notes)
-    backbone = chosen.backbone()
+    try:
+        backbone = chosen.backbone()
+    except ValueError as error:
+        raise UserError(f"config key 'model': {error}") from error
     max_length = model.longest(backbone.config, c.max_length)
     texts, more = tokenize(loaded.train, loaded, backbone.tokenizer, max_length)
     notes += more
@@ -194,7 +197,7 @@ def _rates(text: str) -> dict[str, float]:
     """{"regex": factor} from JSON, such as {"transformer/": 0.3}."""
     try:
         found = json.loads(text or "{}")
-        return {str(pattern): float(rate) for pattern, rate in found.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+        return {re.compile(pattern).pattern: float(rate) for pattern, rate in found.items()}
+    except (ValueError, AttributeError, TypeError, re.error) as error:
         raise UserError(f"config key 'rates': cannot read {text!r}; write "
                         '{"regular expression of paths": factor}') from error  # fmt: skip

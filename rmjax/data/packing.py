@@ -1,29 +1,48 @@
-"""Which texts share a row: first-fit by length, and batches of equal length profile.
+"""Which texts share a row, and batches of equal length profile.
 
 Only lengths come in, so a plan is cheap to draw for every epoch of a run before it starts.
+Legend: B batches, G items of a batch.
 """
+
+import heapq
+import math
+from collections.abc import Callable
 
 import numpy as np
 
 
-def first_fit(lengths: np.ndarray, row_length: int, most: int | None = None) -> np.ndarray:
-    """The row of each item [G]: longest first, into the first row with room (Johnson 1974).
+def first_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
+    """The row of each item [B, G]: longest first, into the first row with room (Johnson 1974).
 
-    most: items that a row may hold; None for any number.
     Raises: ValueError if an item is longer than a row.
     """
-    if len(lengths) and lengths.max() > row_length:
+    if lengths.size and lengths.max() > row_length:
         raise ValueError(f"an item of {lengths.max()} tokens does not fit a row of {row_length}")
-    rows = np.zeros(len(lengths), np.int64)
-    room = np.full(len(lengths), row_length)
-    held = np.zeros(len(lengths), np.int64)
-    for item in np.argsort(-lengths, kind="stable"):
-        row = int(np.argmax(room >= lengths[item]))
-        rows[item] = row
-        room[row] -= lengths[item]
-        held[row] += 1
-        if held[row] == most:
-            room[row] = -1
+    first = lambda room, length: np.argmax(room >= length[:, None], axis=1)
+    return _place(lengths, np.full(lengths.shape, row_length), first)
+
+
+def pack(lengths: np.ndarray, row_length: int) -> np.ndarray:
+    """The row of each item [B, G]: by first fit, or one row fewer where the emptiest-row rule manages that.
+
+    The latter pairs the longest items with the shortest, better where a row holds but two or three.
+    Raises: ValueError if an item is longer than a row.
+    """
+    rows = first_fit(lengths, row_length)
+    fewer = np.arange(lengths.shape[1]) < np.maximum(rows.max(axis=1, keepdims=True), 1)
+    room = np.where(fewer, row_length, -1)
+    level = _place(lengths, room, lambda room, _: np.argmax(room, axis=1))
+    return np.where(np.all(~fewer | (room >= 0), axis=1, keepdims=True), level, rows)
+
+
+def _place(lengths: np.ndarray, room: np.ndarray, choose: Callable) -> np.ndarray:
+    """Rows by the rule `choose`, longest item first; `room` [B, rows] is used up."""
+    rows = np.zeros(lengths.shape, np.int64)
+    batch = np.arange(len(lengths))
+    for item in np.argsort(-lengths, axis=1, kind="stable").T:
+        length = lengths[batch, item]
+        rows[batch, item] = row = choose(room, length)
+        room[batch, row] -= length
     return rows
 
 
@@ -32,33 +51,41 @@ def balanced_batches(
 ) -> list[np.ndarray]:
     """A random partition of the items into batches of exactly `batch_size`, the last perhaps smaller.
 
-    Every full batch holds one item of each of `batch_size` length strata, the longer ones going where fewer
-    tokens lie, so that all need about the same number of rows. Items of about one length fall at random.
+    From the longest on, each item goes to the batch with fewest tokens that is not full, so that all need about
+    the same number of rows. Items of about one length fall at random.
     """
     order = rng.permutation(len(lengths))
-    full = len(lengths) // batch_size
-    rest = order[full * batch_size :]
-    strata = order[: full * batch_size]
-    strata = strata[np.argsort(-lengths[strata], kind="stable")].reshape(batch_size, full)
-    batches = np.zeros((full, batch_size), np.int64)
-    totals = np.zeros(full, np.int64)
-    for column, stratum in enumerate(strata):
-        emptiest = np.argsort(totals + rng.random(full), kind="stable")
-        batches[emptiest, column] = stratum
-        totals[emptiest] += lengths[stratum]
-    found = [batches[i] for i in rng.permutation(full)]
-    return [*found, rest] if len(rest) else found
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    full, left = divmod(len(lengths), batch_size)
+    # The last is spread over all lengths as well, or it could need more rows than a full one.
+    last = (
+        [rng.choice(part) for part in np.array_split(np.arange(len(order)), left)] if left else []
+    )
+    batches: list[list[int]] = [[] for _ in range(full)]
+    open_batches = [(0, i) for i in range(full)]
+    for item in np.delete(order, last).tolist():
+        tokens, i = heapq.heappop(open_batches)
+        batches[i].append(item)
+        if len(batches[i]) < batch_size:
+            heapq.heappush(open_batches, (tokens + int(lengths[item]), i))
+    found = [np.array(batches[i]) for i in rng.permutation(full)]
+    return [*found, order[last]] if left else found
 
 
-def best_row_length(batches: list[np.ndarray], limit: int) -> int:
-    """The row length that pads least: a multiple of 8 that holds the longest item, up to `limit`.
+def best_row_length(lengths: np.ndarray, padding: float = 0.05) -> int:
+    """The shortest row length, a multiple of 8, whose share of padding is at most `padding`.
 
-    batches: lengths of each batch's items. Attention costs more in longer rows, so the search ends at
-    twice the longest item, and the shortest of equals wins.
+    lengths: of each batch's items [B, G], 0 where there is none. Attention costs more in longer rows, so the
+    search ends at four times the longest item; if none will do, the one that pads least.
     """
-    longest = max(int(b.max()) for b in batches)
-    first = min(-(-longest // 8) * 8, limit)
-    sample = batches[:: max(len(batches) // 32, 1)]
-    candidates = range(first, min(max(2 * first, 64), limit) + 1, 8)
-    area = {t: t * max(int(first_fit(b, t).max()) + 1 for b in sample) for t in candidates}
-    return min(area, key=lambda t: (area[t], t))
+    first = -(-max(int(lengths.max()), 8) // 8) * 8
+    totals = lengths.sum(axis=1)
+    enough = float(np.median(totals)) / (1 - padding)
+    best = (math.inf, first)
+    for t in range(first, max(4 * first, 64) + 1, 8):
+        at_least = t * -(-int(totals.max()) // t)  # no packing takes less
+        if at_least < best[0]:
+            best = min(best, (t * (int(pack(lengths, t).max()) + 1), t))
+        if best[0] <= enough:
+            break
+    return best[1]

@@ -11,7 +11,7 @@ import grain.python as grain
 import numpy as np
 
 from rmjax.data.examples import Examples
-from rmjax.data.packing import balanced_batches, best_row_length, first_fit
+from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack
 
 Batch = dict[str, np.ndarray]
 
@@ -37,6 +37,7 @@ class Batches:
     shape: Shape
     steps: int
     offer: tuple[str, ...]
+    rows_multiple: int
     pad_id: int
 
     def __len__(self) -> int:
@@ -45,6 +46,8 @@ class Batches:
 
     def __getitem__(self, k: int) -> Batch:
         """The batch of step k."""
+        if not 0 <= k < self.steps:
+            raise IndexError(f"step {k} of {self.steps}")
         epoch, place = divmod(k, len(self.plans[0]))
         return assemble(
             self.examples, self.plans[epoch][place], self.shape, self.offer, self.pad_id
@@ -80,24 +83,10 @@ def batches(
         lengths = _group_lengths(examples, groups)
         return [[groups[i] for i in b] for b in balanced_batches(lengths, batch_size, rng)]
 
-    # The row length comes from a draw of its own, so that it is one for all seeds.
-    probe = [_group_lengths(examples, batch) for batch in plan_epoch(np.random.default_rng(0))]
-    longest = max(int(examples.lengths.max()) * max(group_size, 2), 8)
-    row_length = best_row_length(probe, limit=-(-longest // 8) * 8)
     plans = [plan_epoch(np.random.default_rng([seed, e])) for e in range(math.ceil(epochs))]
-    longest_group = max(int(_group_lengths(examples, b).max()) for plan in plans for b in plan)
-    row_length = max(row_length, -(-longest_group // 8) * 8)
-    rows = texts = pairs = 0
-    for plan in plans:
-        for batch in plan:
-            row = first_fit(_group_lengths(examples, batch), row_length)
-            per_row = lambda sizes, row=row: int(np.bincount(row, sizes).max())
-            rows = max(rows, int(row.max()) + 1)
-            texts = max(texts, per_row([len(g) for g in batch]))
-            pairs = max(pairs, per_row([len(g) * (len(g) - 1) // 2 for g in batch]))
-    shape = Shape(-(-rows // rows_multiple) * rows_multiple, row_length, texts, pairs)
-    steps = round(epochs * len(plans[0]))
-    return Batches(examples, plans, shape, steps, tuple(offer), pad_id)
+    steps = max(round(epochs * len(plans[0])), 1)
+    shape = _bounds(examples, plans, rows_multiple)
+    return Batches(examples, plans, shape, steps, tuple(offer), rows_multiple, pad_id)
 
 
 def assemble(
@@ -120,7 +109,7 @@ def assemble(
         for name in ("pair_weight", *offer):
             batch[name] = np.zeros((r, q), np.float32)
     pairs = np.zeros(r, np.int64)
-    rows = first_fit(_group_lengths(examples, groups), t).tolist()
+    rows = pack(_group_lengths(examples, groups)[None], t)[0].tolist()
     for row, group in zip(rows, groups, strict=True):
         if q:
             formed = examples.pairs(group, offer)
@@ -155,8 +144,8 @@ def score_batches(
     bucket = 2 ** np.ceil(np.log2(np.maximum(lengths, 64))).astype(np.int64)
     for row_length in np.unique(bucket):
         members = np.flatnonzero(bucket == row_length)
-        per_row = int(row_length) // 8
-        row = first_fit(lengths[members], int(row_length), per_row)
+        per_row = int(row_length) // 8  # a text takes at least 8
+        row = first_fit(np.maximum(lengths[members], 8)[None], int(row_length))[0]
         rows = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
         shape = Shape(rows, int(row_length), per_row, 0)
         for start in range(0, int(row.max()) + 1, rows):
@@ -200,11 +189,27 @@ def _lay_text(
 
 def stack(parts: Sequence[Batches]) -> list[Batches]:
     """The batches of several seeds brought to common bounds, so that they stack on a leading axis."""
-    bounds = [dataclasses.astuple(b.shape) for b in parts]
-    if len({length for _, length, _, _ in bounds}) > 1:
-        raise ValueError("row lengths differ between seeds")
-    shape = Shape(*(max(b[i] for b in bounds) for i in range(4)))
-    return [dataclasses.replace(b, shape=shape) for b in parts]
+    first, plans = parts[0], [plan for part in parts for plan in part.plans]
+    shape = _bounds(first.examples, plans, first.rows_multiple)
+    return [dataclasses.replace(part, shape=shape) for part in parts]
+
+
+def _bounds(
+    examples: Examples, plans: Sequence[list[list[np.ndarray]]], rows_multiple: int
+) -> Shape:
+    """The bounds that hold every batch of the plans with least padding."""
+    batches = [batch for plan in plans for batch in plan]
+    lengths = np.zeros((len(batches), max(map(len, batches))), np.int64)
+    sizes = np.zeros_like(lengths)
+    for i, batch in enumerate(batches):
+        lengths[i, : len(batch)] = _group_lengths(examples, batch)
+        sizes[i, : len(batch)] = [len(group) for group in batch]
+    row_length = best_row_length(lengths)
+    rows = pack(lengths, row_length)
+    place = (rows + np.arange(len(rows))[:, None] * rows.shape[1]).ravel()
+    most = lambda counts: int(np.bincount(place, counts.ravel()).max())
+    count = -(-(int(rows.max()) + 1) // rows_multiple) * rows_multiple
+    return Shape(count, row_length, most(sizes), most(sizes * (sizes - 1) // 2))
 
 
 def _group_lengths(examples: Examples, groups: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,11 +1,13 @@
 """The user's own files, JSONL or Parquet, local or hf://: every bad line is named before any compute is spent."""
 
 import gzip
+import io
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow.parquet
 
@@ -34,7 +36,8 @@ def read(path: str) -> Read:
     path: .jsonl, .jsonl.gz, .json (one object a line) or .parquet; or hf://datasets/ORG/NAME/FILE.
       Optional fields: id, document, domain (default: the file's stem), weight; of pairs margin and votes,
       [for chosen, for rejected] or with a third number of ties. chosen, rejected and prompt are strings or
-      lists of {"role", "content"} messages. Pairs that are empty or identical are dropped and counted.
+      lists of {"role", "content"} messages; what both lists begin with joins the prompt. Pairs that are empty
+      or identical are dropped and counted.
     Raises: UserError naming the file, the first bad lines and their fields; or that nothing is left.
     """
     stem = PurePosixPath(path).name.split(".")[0]
@@ -50,7 +53,8 @@ def read(path: str) -> Read:
             continue
         kinds.add(type(record).__name__)
         if isinstance(record, Pair) and (
-            record.chosen == record.rejected or not (record.chosen and record.rejected)
+            record.chosen == record.rejected
+            or not (record.chosen.strip() and record.rejected.strip())
         ):
             dropped += 1
             continue
@@ -88,18 +92,26 @@ def _rows(path: str) -> Iterator[tuple[int, Any]]:
                     yield number, _Bad(f"is not JSON in UTF-8: {error}")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, EOFError, pyarrow.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _open(path: str) -> BinaryIO:
-    if path.startswith("hf://"):
-        from huggingface_hub import HfFileSystem
-
-        return cast(BinaryIO, HfFileSystem().open(path.removeprefix("hf://"), "rb"))
+def _open(path: str) -> io.BufferedIOBase:
     if not path.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")):
         raise UserError(f"{path}: should end in .jsonl, .jsonl.gz, .json or .parquet")
-    return open(path, "rb")
+    if not path.startswith("hf://"):
+        return open(path, "rb")
+    from huggingface_hub import HfFileSystem
+
+    try:
+        with HfFileSystem().open(path.removeprefix("hf://"), "rb") as file:
+            return io.BytesIO(cast(bytes, file.read()))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the hub's and the network's errors share no class
+        raise UserError(
+            f"{path}: cannot be fetched: {error}; a local file needs no network"
+        ) from error
 
 
 def _record(row: Any, number: int, stem: str) -> Record:
@@ -121,6 +133,8 @@ def _record(row: Any, number: int, stem: str) -> Record:
 
 def _rated(row: Mapping, common: dict) -> RatedText:
     text = _string(row, "text")
+    if not text.strip():
+        raise _Bad('field "text": is empty')
     ratings = row.get("ratings", ())
     if not isinstance(ratings, list | tuple) or not all(_finite(v) for v in ratings):
         raise _Bad('field "ratings": must be a list of numbers')
@@ -161,19 +175,26 @@ def _pair(row: Mapping, common: dict) -> Pair:
 
 def _split_prompt(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str]:
     """The three as text; the messages that chosen and rejected begin with alike belong to the prompt."""
-    sides = [_messages(chosen, "chosen"), _messages(rejected, "rejected")]
     head = _messages(prompt, "prompt")
+    sides = [_messages(chosen, "chosen"), _messages(rejected, "rejected")]
+    shared: list[tuple[str, str]] = []
     if isinstance(chosen, list) and isinstance(rejected, list):
         while all(len(s) > 1 for s in sides) and sides[0][0] == sides[1][0]:
-            shared = sides[0][0]
+            shared.append(sides[0][0])
             sides = [s[1:] for s in sides]
-            head = head if shared in head else [*head, shared]
-    return "\n".join(head), "\n".join(sides[0]), "\n".join(sides[1])
+    if (
+        shared
+        and [content for _, content in head] == [content for _, content in shared][-len(head) :]
+    ):
+        head = []  # both sides repeat the prompt
+    better, worse = [_text(s) if s and s[-1][1].strip() else "" for s in sides]
+    return _text(head + shared), better, worse
 
 
-def _messages(value: Any, field: str) -> list[str]:
+def _messages(value: Any, field: str) -> list[tuple[str, str]]:
+    """Role and content of each message; a string is one of no role."""
     if isinstance(value, str):
-        return [value] if value else []
+        return [("", value)] if value else []
     well = isinstance(value, list) and all(
         isinstance(m, Mapping)
         and isinstance(m.get("role"), str)
@@ -182,7 +203,11 @@ def _messages(value: Any, field: str) -> list[str]:
     )
     if not well:
         raise _Bad(f'field "{field}": must be a string or a list of {{"role", "content"}} messages')
-    return [f"{m['role']}: {m['content']}" for m in value]
+    return [(m["role"], m["content"]) for m in value]
+
+
+def _text(messages: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{role}: {content}" if role else content for role, content in messages)
 
 
 def _string(row: Mapping, field: str, default: str | None = None) -> str:

@@ -12,12 +12,13 @@ from rmjax.errors import UserError
 
 
 class Tokenizer:
-    """A tokenizer.json with its own padding and truncation switched off: both are decided here."""
+    """A tokenizer.json without its own padding and truncation; special tokens written in a text are text."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         """Takes over the object and changes its settings."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True  # "[CLS]" in a text is text: at most one real one
         self._tokenizer = tokenizer
         ids = [tokenizer.token_to_id(t) for t in ("[PAD]", "<pad>", "<|pad|>")]
         self.pad_id: int = next(
@@ -37,6 +38,8 @@ class Tokenizer:
             raise UserError(
                 f"{path}: {error.strerror}; a model folder needs its tokenizer.json"
             ) from error
+        except (UserError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":

@@ -37,32 +37,51 @@ def _project_backward(dtype, saved, cotangent):
     x, kernel = saved
     lead = tuple(range(x.ndim - 1))  # all leading axes at once: flattening first is slower on CPU
     dx = _dot(cotangent, kernel, ((cotangent.ndim - 1,), (1,)), dtype)
-    return dx, _dot(x, cotangent, (lead, lead), dtype)
+    if kernel.shape[0] <= kernel.shape[1]:
+        return dx, _dot(x, cotangent, (lead, lead), dtype)
+    return dx, _dot(
+        cotangent, x, (lead, lead), dtype
+    ).T  # XLA on CPU copies the first: the narrower
 
 
 project.defvjp(_project_forward, _project_backward)
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias, [..., D] -> float32 [..., features]; several kernels may share one product."""
+    """x @ kernel + bias, [..., D] -> float32 [..., features]; `parameters` alone lets kernels share a product."""
 
     features: int
     dtype: str
-    init: nn.initializers.Initializer = nn.initializers.normal(0.02)
-
-    def setup(self):
-        """Nothing to prepare: parameters are made where the input width is known."""
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
     def parameters(self, width: int) -> tuple[Array, Array]:
         """The kernel [width, features] and the bias [features]."""
-        kernel = self.param("kernel", self.init, (width, self.features))
+        kernel = self.param("kernel", self.kernel_init, (width, self.features))
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
         """One projection."""
         kernel, bias = self.parameters(x.shape[-1])
         return _add_bias(project(x, kernel, self.dtype), bias)
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """x Phi(x), exactly (Hendrycks & Gimpel 2016).
+
+    Its slope is kept from the forward pass, where erf is at hand: the backward pass is one product.
+    """
+    return _gelu_forward(x)[0]
+
+
+def _gelu_forward(x):
+    below = 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+    slope = below + x * jnp.exp(-0.5 * jnp.square(x)) * (2 * jnp.pi) ** -0.5
+    return x * below, slope
+
+
+gelu.defvjp(_gelu_forward, lambda slope, cotangent: (slope * cotangent,))
 
 
 def _add_bias(x: Array, bias: Array) -> Array:

@@ -58,8 +58,11 @@ def finished(workdir: Path) -> dict[str, Any] | None:
 def check_config(workdir: Path, config: ConfigDict) -> None:
     """Raises: UserError if the folder holds a run of another config, or files that are no run."""
     path = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file; name a folder with --workdir")
     if not path.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        # A .partial file is what a kill left of the very first write.
+        if workdir.is_dir() and any(p.suffix != ".partial" for p in workdir.iterdir()):
             raise UserError(
                 f"{workdir} is not empty and holds no config.json; name a new folder with --workdir"
             )
@@ -85,8 +88,15 @@ def check_data(workdir: Path, hashes: Mapping[str, str]) -> None:
 def begin(
     workdir: Path, config: ConfigDict, hashes: Mapping[str, str], choices: Mapping[str, Any]
 ) -> None:
-    """Writes config.json and environment.json; a resumed run keeps its first environment and choices."""
-    write_json(workdir / "config.json", json.loads(config.to_json()))
+    """Writes config.json and environment.json; a resumed run keeps its first environment and choices.
+
+    Raises: UserError if the folder cannot be written to.
+    """
+    try:
+        write_json(workdir / "config.json", json.loads(config.to_json()))
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be written to: {error.strerror}; name another folder with --workdir"
+                        ) from error  # fmt: skip
     if not (workdir / "environment.json").exists():
         write_json(
             workdir / "environment.json", environment() | {"data": hashes, "choices": choices}

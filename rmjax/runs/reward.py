@@ -1,7 +1,7 @@
 """Trains a reward model and judges it against people on held-out documents: one config, one folder."""
 
 import dataclasses
-import sys
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
       config: file and name, such as configs/reward.py:ratings; change a line with --config.KEY=VALUE.
       workdir: folder of this run; a new one, or that of the same run begun before.
 
-    Returns: what results.json holds.
+    Returns: what results.json holds; {"finished": False} after SIGTERM.
     Raises: UserError on what the user can mend.
     """
     home, say = Path(workdir), progress.CONSOLE.print
@@ -33,6 +33,8 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     folder.check_config(home, config)
     done = folder.finished(home)
     if done:
+        if not (home / "report.html").exists():
+            report.write(home)  # a kill came between the two
         say(f"This run is done: {home}/results.json, {home}/report.html")
         return show(done)
     loaded = chosen.records()
@@ -51,7 +53,11 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     )
     for note in parts.notes:
         say(f"note: {note}")
-    tally = _train(home, config, parts, choices)
+    try:
+        tally = _train(home, config, parts, choices)
+    except loop.Stopped as error:
+        say(f"{error}; the same command goes on from there")
+        return {"finished": False}
     results = _judge(home, config, parts, tally)
     folder.write_json(home / "results.json", results)
     report.write(home)
@@ -85,7 +91,7 @@ def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, An
                 steps=steps,
                 folder=home,
                 every=loop.Every(
-                    config.log_every, max(round(steps / config.validations), 1), config.save_every
+                    config.log_every, math.ceil(steps / config.validations), config.save_every
                 ),
                 validate=validate,
                 best_metric=metric,
@@ -93,19 +99,26 @@ def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, An
                 progress=shown,
             )
     except loop.Diverged as error:
-        batch, epoch = parts.batches[0], error.step // len(parts.batches[0].plans[0])
-        texts = np.concatenate(batch.plans[epoch][error.step % len(batch.plans[0])])
-        records = parts.data.train
-        names = [records[i // 2 if parts.data.paired else i].id for i in texts[:8]]
-        kept = checkpoint.latest(home / "checkpoints/last")
-        raise UserError(
-            f"the loss or its gradient was not finite at step {error.step} (epoch {epoch}, a batch with the texts "
-            f"{', '.join(names)}, ...); the last good checkpoint is that of step {kept or 0}. Lower the learning "
-            "rate in --config.schedule, set --config.clip_norm=1.0, or look at these texts; then use a new --workdir"
-        ) from error
-    except loop.Stopped as error:
-        progress.CONSOLE.print(f"{error}; the same command goes on from there")
-        sys.exit(0)
+        raise UserError(_diverged(home, parts, error)) from error
+
+
+def _diverged(home: Path, parts: build.Parts, error: loop.Diverged) -> str:
+    batch, records = parts.batches[error.seed], parts.data.train
+    epoch, place = divmod(error.step, len(batch.plans[0]))
+    texts = np.concatenate(batch.plans[epoch][place])
+    names = [records[i // 2 if parts.data.paired else i].id for i in texts[:8]]
+    kept = checkpoint.latest(home / "checkpoints/last")
+    saved = (
+        f"that of step {kept} is the last good checkpoint"
+        if kept
+        else "no checkpoint was saved yet"
+    )
+    seed = f" of seed {error.seed}" if len(parts.batches) > 1 else ""
+    return (
+        f"the loss or its gradient was not finite at step {error.step}{seed} (epoch {epoch}, a batch with the "
+        f"texts {', '.join(names)}, ...); {saved}. Lower the learning rate in --config.schedule, set "
+        "--config.clip_norm=1.0, or look at these texts; then use a new --workdir"
+    )
 
 
 def _stacked(batches: list[pipeline.Batches], start: int):

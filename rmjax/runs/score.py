@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -45,15 +45,15 @@ def run(*, workdir: str, input: str = "-", output: str = "-") -> dict[str, Any]:
     return {"lines": count}
 
 
-def _rows(lines: Iterable[str], name: str, paired: bool) -> Iterator[dict[str, Any]]:
+def _rows(lines: Iterable[bytes], name: str, paired: bool) -> Iterator[dict[str, Any]]:
     """The lines as objects, each checked before it is scored."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{name}, line {number}: is not JSON: {error}") from error
+            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except ValueError as error:
+            raise UserError(f"{name}, line {number}: is not JSON in UTF-8: {error}") from error
         wanted = ("text",)
         if isinstance(row, dict) and "text" not in row and paired:
             wanted = ("prompt", "completion")
@@ -77,15 +77,16 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _reading(name: str) -> Iterator[TextIO]:
+def _reading(name: str) -> Iterator[BinaryIO]:
     if name == "-":
-        yield sys.stdin
+        yield sys.stdin.buffer
         return
     try:
-        with open(name, encoding="utf-8-sig") as file:
-            yield file
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: cannot be read as UTF-8 text: {error}") from error
+        file = open(name, "rb")  # noqa: SIM115 (what happens to the lines is no fault of opening)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
+    with file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -95,6 +96,9 @@ def _writing(name: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     partial = Path(f"{name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        yield file
-    os.replace(partial, name)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(partial, name)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import shardings
 from rmjax.models.transformer import Config
-from rmjax.runs import folder
 from rmjax.train import checkpoint, forward, parallel
 
 Score = Callable[[PyTree, Sequence[np.ndarray]], np.ndarray]
@@ -29,7 +28,7 @@ class Scorer(NamedTuple):
     score: Callable[[Sequence[np.ndarray]], np.ndarray]  # token ids of N texts -> float32 [S, N]
     tokenizer: Tokenizer
     max_length: int
-    config: Any  # as config.json has it
+    config: Any  # as it was trained
     paired: bool
 
 
@@ -61,19 +60,19 @@ def load(workdir: Path) -> Scorer:
 
     Raises: UserError where the folder holds no trained model, or its files do not fit together.
     """
-    config: Any = ConfigDict(folder.read_json(workdir / "config.json"))
     best = workdir / "checkpoints/best"
     if checkpoint.latest(best) is None:
         raise UserError(
-            f"{workdir} holds no checkpoints/best; finish the run first, by the command it was begun with"
+            f"{workdir} holds no checkpoints/best; is it the folder of a run? Finish that first, by the command "
+            "it was begun with"
         )
     about = checkpoint.about(best)
+    config: Any = ConfigDict(about["config"])
     tokenizer = Tokenizer.from_json(about["tokenizer"])
     scale = tuple(about["scale"]) if about["scale"] else None
     head = lookup.bind(config.head, model.HEADS, key="head")(scale, about["ties"])
     shape = Config(**about["transformer"])
-    dtype = (folder.choices(workdir) or {})["dtype"]
-    module = model.reward_model(shape, head, about["pooling"], dtype=dtype)
+    module = model.reward_model(shape, head, about["pooling"], dtype=about["dtype"])
     layout = parallel.one_device(shardings.spec, config.seeds)
     frozen_folder = workdir / "checkpoints/frozen"
     frozen = checkpoint.restore(frozen_folder)["frozen"] if config.frozen else {}

@@ -32,12 +32,12 @@ class Stopped(Exception):
 
 
 class Diverged(Exception):
-    """A loss or gradient was not finite; `step` is the first such step."""
+    """A loss or gradient was not finite; `step` is the first such step, `seed` the state it hit."""
 
-    def __init__(self, step: int):
-        """step: counted from 0."""
+    def __init__(self, step: int, seed: int):
+        """step, seed: counted from 0."""
         super().__init__(f"non-finite loss or gradient at step {step}")
-        self.step = step
+        self.step, self.seed = step, seed
 
 
 class Tally(NamedTuple):
@@ -105,9 +105,10 @@ def train(
             due = end or stop.is_set()
             if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
                 continue
-            bad = int(layout.value(state.bad_step).max())  # waits for the device
-            if bad >= 0:
-                raise Diverged(bad)
+            bad = np.atleast_1d(layout.value(state.bad_step))  # waits for the device; one a seed
+            if bad.max() >= 0:
+                seed = int(np.where(bad >= 0, bad, steps).argmin())
+                raise Diverged(int(bad[seed]), seed)
             tally, values = _close(window, tally, layout, time.perf_counter() - clock)
             log(k, values)
             progress(k, values)

@@ -41,7 +41,13 @@ def create(
 
     def sums(params, frozen, batch, rng):
         offered = forward(params, frozen, batch, rng)
-        mean = lambda f: Mean.of(f(**select(f, offered)), weight(f, batch))
+
+        def mean(function):
+            counts = weight(function, batch)
+            # Masked before the loss as well as after: at a NaN even a slope that counts 0 times is NaN.
+            seen = {k: _masked(x, counts != 0) for k, x in select(function, offered).items()}
+            return Mean.of(function(**seen), counts)
+
         means = {t.name: mean(t.function) for t in terms}
         logged = {name: mean(f) for name, f in metrics.items()}
         return {name: m.total for name, m in means.items()}, means | logged
@@ -61,3 +67,10 @@ def select(function: Callable, offered: Mapping[str, Array]) -> dict[str, Array]
             f"needs {missing}, which this model and data do not offer; there are {sorted(offered)}"
         )
     return {name: offered[name] for name in wanted if name in offered}
+
+
+def _masked(x: Array, counts: Array) -> Array:
+    """x, 0 where `counts` is false; the whole of x if its axes do not start with those of `counts`."""
+    if x.shape[: counts.ndim] != counts.shape:
+        return x
+    return jnp.where(counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim)), x, 0)

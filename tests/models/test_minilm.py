@@ -23,37 +23,36 @@ def minilm():
     return load_bert(assets.folder("minilm"))
 
 
-def hidden(minilm, batch, dtype="float32", unroll=1):
+@pytest.fixture(scope="module")
+def hidden(minilm):
+    """hidden(texts, dtype) -> their hidden states, all packed into one row of 64."""
     config, weights = minilm
-    params = unflatten(weights)["transformer"]
-    inputs = [batch[k] for k in ("tokens", "positions", "segments")]
-    return np.asarray(Transformer(config, dtype, unroll=unroll).apply({"params": params}, *inputs))
+    params = {"params": unflatten(weights)["transformer"]}
+    apply = {dtype: jax.jit(Transformer(config, dtype).apply) for dtype in ("float32", "bfloat16")}
+
+    def states(texts, dtype="float32"):
+        [(batch, order, places)] = score_batches(texts, pad_id=0, budget=64)
+        assert batch["tokens"].shape == (1, 64)
+        inputs = [batch[k] for k in ("tokens", "positions", "segments")]
+        found = np.asarray(apply[dtype](params, *inputs))[0]
+        own = {
+            int(t): found[batch["segments"][0] == p + 1] for t, p in zip(order, places, strict=True)
+        }
+        return [own[i] for i in range(len(texts))]
+
+    return states
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_hidden_states_are_the_references(minilm, packed):
-    batches = (
-        [score_batches(TEXTS, pad_id=0)]
-        if packed
-        else [score_batches([t], pad_id=0) for t in TEXTS]
-    )
-    seen = []
-    for batch, texts, places in (b for group in batches for b in group):
-        states = hidden(minilm, batch)
-        for text, place in zip(texts, places, strict=True):
-            row, slot = divmod(int(place), batch["score_at"].shape[1])
-            own = states[row][batch["segments"][row] == slot + 1]
-            which = int(text) if packed else len(seen)
-            np.testing.assert_allclose(own, GOLDEN[f"hidden_{which}"], atol=1e-4)
-            seen.append(which)
-    assert sorted(seen) == [0, 1, 2]
+def test_hidden_states_are_the_references_alone_and_packed(hidden):
+    alone = [hidden([text])[0] for text in TEXTS]
+    for i, (single, packed) in enumerate(zip(alone, hidden(TEXTS), strict=True)):
+        np.testing.assert_allclose(single, GOLDEN[f"hidden_{i}"], atol=1e-4)
+        np.testing.assert_allclose(packed, GOLDEN[f"hidden_{i}"], atol=1e-4)
 
 
-def test_bfloat16_products_stay_close(minilm):
-    batch, _, _ = next(iter(score_batches([TEXTS[0]], pad_id=0)))
-    full, half = hidden(minilm, batch), hidden(minilm, batch, "bfloat16", unroll=6)
-    own = batch["segments"][0] == 1
-    assert 1e-6 < np.max(np.abs(full - half)[0, own]) < 2e-2 * np.max(np.abs(full[0, own]))
+def test_bfloat16_products_stay_close(hidden):
+    [full], [half] = hidden(TEXTS[:1]), hidden(TEXTS[:1], "bfloat16")
+    assert 1e-6 < np.max(np.abs(full - half)) < 2e-2 * np.max(np.abs(full))
 
 
 def test_missing_and_surplus_keys_fail_with_their_names(tmp_path):

@@ -1,4 +1,10 @@
-"""One update is the same however the batch is split: devices, meshes, micro-batches, seeds, packing."""
+"""One update is the same however the batch is split: devices, meshes, micro-batches, seeds, packing.
+
+Every run here is of one shape, with dropout, unequal weights and frozen position embeddings.
+"""
+
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +22,18 @@ from rmjax.models import heads, presets, shardings
 from rmjax.models.transformer import Transformer
 from rmjax.train import forward, objective, optimizer, parallel, state, step
 
-CONFIG = presets.encoder(vocab_size=64, width=32, layers=2, max_positions=32)
+CONFIG = presets.encoder(vocab_size=64, width=16, layers=1, max_positions=32)
 LOSS = "mse() + 0.5 * bradley_terry(label_smoothing=0.1)"
+FROZEN = "transformer/positions"
+LAYOUTS = {
+    "one_device()": parallel.one_device,
+    "pmap()": parallel.pmap,
+    "mesh(data=8)": functools.partial(parallel.mesh, data=8),
+    "mesh(fsdp=8)": functools.partial(parallel.mesh, fsdp=8),
+    "mesh(data=2, fsdp=2, tensor=2)": functools.partial(parallel.mesh, data=2, fsdp=2, tensor=2),
+}
+THREE = ("one_device()", "pmap()", "mesh(data=2, fsdp=2, tensor=2)")
+STEPS = 3
 
 
 def examples(count=90, seed=0):
@@ -28,25 +44,24 @@ def examples(count=90, seed=0):
     return Examples(tokens, weight, np.zeros(count, np.int64), {"rating": rating})
 
 
-def batches(seed=0, multiple=8, **options):
-    options = {
-        "epochs": 1.0,
-        "batch_size": 10,
-        "group_size": 3,
-        "rows_multiple": multiple,
-    } | options
-    return pipeline.batches(examples(), seed=seed, **options)
-
-
-def setup(dropout=0.0, seed=0, unroll=1, frozen=""):
-    module = heads.RewardModel(
-        Transformer(CONFIG, dropout=dropout, unroll=unroll), heads.Scalar(), "mean"
+def batches(seed):
+    return pipeline.batches(
+        examples(), seed=seed, epochs=1.0, batch_size=10, group_size=3, rows_multiple=16
     )
-    one = jnp.zeros((1, 1), jnp.int32)
-    params = state.flatten(module.init(jax.random.key(seed), one, one, one + 1, one)["params"])
-    trained, held = state.split(params, frozen)
+
+
+SOURCES = pipeline.stack([batches(seed) for seed in (0, 1)])
+
+
+@functools.cache
+def model(dropout):
+    return heads.RewardModel(Transformer(CONFIG, dropout=dropout), heads.Scalar(), "mean")
+
+
+@functools.cache
+def parts(dropout):
     goal = objective.create(
-        lookup.terms(LOSS, LOSSES, key="loss"), forward.scores(module.apply), PAIR_METRICS
+        lookup.terms(LOSS, LOSSES, key="loss"), forward.scores(model(dropout).apply), PAIR_METRICS
     )
     update = optimizer.chain(
         optimizer.adamw(),
@@ -55,27 +70,53 @@ def setup(dropout=0.0, seed=0, unroll=1, frozen=""):
         weight_decay=0.1,
         rates={"head": 0.5},
     )
-    return goal, update, state.create(trained, update.init(trained), jax.random.key(seed + 7)), held
+    return goal, update
 
 
-def train(
-    layout, source, *, steps=3, dropout=0.1, microbatches=1, seeds=(0,), unroll=False, frozen=""
-):
-    made = [setup(dropout, seed, frozen=frozen) for seed in seeds]
-    goal, update, first, held = made[0]
-    run = step.make_step(goal, update, axis=layout.axis, microbatches=microbatches)
-    stacked = len(seeds) > 1
+@jax.jit
+def initialize(seed):
+    one = jnp.zeros((1, 1), jnp.int32)
+    params = model(0.0).init(jax.random.key(seed), one, one, one + 1, one)["params"]
+    trained, frozen = state.split(state.flatten(params), FROZEN)
+    opt_state = parts(0.0)[1].init(trained)
+    return state.create(trained, opt_state, jax.random.key(seed + 7)), frozen
+
+
+@functools.cache
+def start(seed):
+    """The first state, on the host: a step donates what it is given."""
+    first, _ = jax.tree.map(np.asarray, initialize(seed))
+    return first, jax.tree.map(np.asarray, initialize(0)[1])
+
+
+@functools.cache
+def compiled(name, dropout=0.1, microbatches=1, seeds=1, unroll=False):
+    layout = LAYOUTS[name](shardings.spec, seeds)
+    run = step.make_step(*parts(dropout), axis=layout.axis, microbatches=microbatches)
+    return layout, layout.compile_step(
+        parallel.stack_seeds(run, unroll=unroll) if seeds > 1 else run
+    )
+
+
+def train(name, source=SOURCES[0], *, seed=0, **options):
+    layout, run = compiled(name, **options)
+    first, frozen = start(seed)
+    stacked = options.get("seeds", 1) > 1
     if stacked:
-        run = parallel.stack_seeds(run, unroll=unroll)
-        first = jax.tree.map(lambda *x: jnp.stack(x), *[m[2] for m in made])
-    run = layout.compile_step(run)
-    now, held = layout.put(first), layout.put(held, stacked=False)
-    for k in range(steps):
-        batch = [b[k] for b in source]
-        batch = {n: np.stack([b[n] for b in batch]) for n in batch[0]} if stacked else batch[0]
+        first = jax.tree.map(lambda *x: np.stack(x), *[start(s)[0] for s in (0, 1)])
+    now, held = layout.put(first), layout.put(frozen, stacked=False)
+    for k in range(STEPS):
+        batch = source[k]
+        if stacked:
+            batch = {n: np.stack([s[k][n] for s in SOURCES]) for n in batch}
         now, means = run(now, held, layout.put_batch(batch))
     means = {n: layout.value(m.total) / layout.value(m.weight) for n, m in means.items()}
     return jax.tree.map(np.asarray, layout.get(now).params), means
+
+
+@functools.cache
+def single(seed, dropout=0.1):
+    return train("one_device()", SOURCES[seed], seed=seed, dropout=dropout)
 
 
 def assert_close(got, want, rtol=2e-4):
@@ -84,113 +125,79 @@ def assert_close(got, want, rtol=2e-4):
         np.testing.assert_allclose(got[path], want[path], rtol=rtol, atol=2e-6, err_msg=path)
 
 
-LAYOUTS = {
-    "pmap()": parallel.pmap,
-    "mesh(data=8)": lambda *a: parallel.mesh(*a, data=8),
-    "mesh(fsdp=8)": lambda *a: parallel.mesh(*a, fsdp=8),
-    "mesh(data=2, fsdp=2, tensor=2)": lambda *a: parallel.mesh(*a, data=2, fsdp=2, tensor=2),
-}
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return train(parallel.one_device(shardings.spec, 1), [batches()])
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_agree_dropout_and_unequal_weights_included(name, reference):
-    source = batches()
-    per_device = source[0]["pair_weight"].reshape(8, -1).sum(axis=1)
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "one_device()"])
+def test_layouts_agree_dropout_and_unequal_weights_included(name):
+    per_device = SOURCES[0][0]["pair_weight"].reshape(8, -1).sum(axis=1)
     assert per_device.max() > per_device.min()  # so a mean of means would differ
-    params, means = train(LAYOUTS[name](shardings.spec, 1), [source])
-    assert_close(params, reference[0])
-    assert_close(means, reference[1])
+    params, means = train(name)
+    assert_close(params, single(0)[0])
+    assert_close(means, single(0)[1])
 
 
-@pytest.mark.parametrize("name", ["one_device()", *LAYOUTS])
-def test_microbatches_agree(name, reference):
-    layout = {"one_device()": parallel.one_device, **LAYOUTS}[name](shardings.spec, 1)
-    source = batches(multiple=16)
-    want = (
-        reference
-        if source.shape == batches().shape
-        else train(parallel.one_device(shardings.spec, 1), [source])
-    )
-    params, means = train(layout, [source], microbatches=2)
-    assert_close(params, want[0])
-    assert_close(means, want[1])
+@pytest.mark.parametrize("name", THREE)
+def test_microbatches_agree(name):
+    params, means = train(name, microbatches=2)
+    assert_close(params, single(0)[0])
+    assert_close(means, single(0)[1])
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("name", ["one_device()", "pmap()", "mesh(data=2, fsdp=2, tensor=2)"])
+@pytest.mark.parametrize("name", THREE)
 def test_stacked_seeds_are_the_single_runs(name, unroll):
-    layouts = {"one_device()": parallel.one_device, **LAYOUTS}
-    sources = pipeline.stack([batches(seed=s) for s in (0, 1)])
-    params, _ = train(layouts[name](shardings.spec, 2), sources, seeds=(0, 1), unroll=unroll)
+    params, means = train(name, seeds=2, unroll=unroll)
     for i in (0, 1):
-        single, _ = train(parallel.one_device(shardings.spec, 1), [sources[i]], seeds=(i,))
-        assert_close({k: v[i] for k, v in params.items()}, single)
+        assert_close({k: v[i] for k, v in params.items()}, single(i)[0])
+        assert_close({k: v[i] for k, v in means.items()}, single(i)[1])
 
 
-def test_dropout_comes_from_the_row_and_the_step_alone(reference):
-    other, _ = train(parallel.one_device(shardings.spec, 1), [batches()], dropout=0.0)
-    moved = max(np.max(np.abs(other[k] - reference[0][k])) for k in other)
+def test_dropout_comes_from_the_row_and_the_step_alone():
+    other, same = single(0, dropout=0.0)[0], single(0)[0]
+    moved = max(np.max(np.abs(other[k] - same[k])) for k in other)
     assert moved > 1e-3  # dropout is on in the reference, so agreement above means something
 
 
 def test_packing_changes_no_update():
-    source = batches()
     loose = pipeline.Shape(rows=16, row_length=96, texts=20, pairs=30)
-    wide = pipeline.dataclasses.replace(source, shape=loose)
-    layout = parallel.one_device(shardings.spec, 1)
-    assert source.shape != loose
-    assert_close(train(layout, [wide], dropout=0.0)[0], train(layout, [source], dropout=0.0)[0])
+    assert SOURCES[0].shape != loose
+    wide = train("one_device()", dataclasses.replace(SOURCES[0], shape=loose), dropout=0.0)
+    assert_close(wide[0], single(0, dropout=0.0)[0])
 
 
-def test_rows_of_weight_zero_change_nothing_whatever_they_hold():
-    goal, update, first, held = setup()
-    batch = batches()[0]
-    run = jax.jit(step.make_step(goal, update))
-    spoiled = dict(batch)
-    empty = batch["text_weight"].sum(axis=1) == 0
-    spoiled["tokens"] = np.where(batch["segments"] == 0, 63, batch["tokens"])
-    spoiled["rating"] = np.where(batch["text_weight"] == 0, 1e6, batch["rating"]).astype(np.float32)
-    assert empty.any() or (batch["text_weight"] == 0).any()
-    a, b = run(first, held, batch)[0].params, run(first, held, spoiled)[0].params
-    assert_close(jax.tree.map(np.asarray, a), jax.tree.map(np.asarray, b), rtol=1e-6)
+def test_slots_of_weight_zero_change_nothing_whatever_they_hold():
+    run = compiled("one_device()", dropout=0.0)[1]
+    first, frozen = start(0)
+    batch = SOURCES[0][0]
+    empty = batch["text_weight"] == 0
+    assert empty.all(axis=1).any() and (batch["segments"] == 0).any()
+    spoiled = batch | {
+        "tokens": np.where(batch["segments"] == 0, 63, batch["tokens"]),
+        "rating": np.where(empty, np.nan, batch["rating"]).astype(np.float32),
+    }
+    got, want = (run(first, frozen, b)[0].params for b in (spoiled, batch))
+    assert_close(got, want, rtol=1e-6)
 
 
 def test_a_bad_step_is_remembered_and_changes_nothing_ever_after():
-    goal, update, first, held = setup()
-    run = jax.jit(step.make_step(goal, update))
-    good, bad = batches()[0], dict(batches()[1])
-    bad["rating"] = np.where(
-        np.arange(bad["rating"].size).reshape(bad["rating"].shape) == 0, np.nan, bad["rating"]
-    )
-    one = run(first, held, good)[0]
-    two = run(one, held, bad)[0]
-    three = run(two, held, good)[0]
-    assert (int(one.bad_step), int(two.bad_step), int(three.bad_step)) == (-1, 1, 1)
-    assert int(three.step) == 3
-    for path, value in one.params.items():
-        np.testing.assert_array_equal(three.params[path], value)
+    run = compiled("one_device()", dropout=0.0)[1]
+    first, frozen = start(0)
+    good, bad = SOURCES[0][0], SOURCES[0][1]
+    bad["rating"][tuple(np.argwhere(bad["text_weight"] > 0)[0])] = np.nan
+    seen, now = [], first
+    for batch in (good, bad, good):
+        now = run(now, frozen, batch)[0]
+        seen.append(jax.tree.map(np.array, now))
+    assert [int(s.bad_step) for s in seen] == [-1, 1, 1]
+    assert [int(s.step) for s in seen] == [1, 2, 3]
+    kept = [jax.tree.leaves((s.params, s.opt_state)) for s in seen]
+    for now in kept[1:]:
+        jax.tree.map(np.testing.assert_array_equal, now, kept[0])
+    assert any(np.any(seen[0].params[k] != first.params[k]) for k in first.params)
 
 
-def test_frozen_parameters_have_no_optimizer_state_and_stay(reference):
-    _, _, first, held = setup(frozen="transformer/tokens")
-    assert set(held) == {"transformer/tokens"}
-    shapes = {x.shape for x in jax.tree.leaves(first.opt_state)}
-    assert held["transformer/tokens"].shape not in shapes
-    params, _ = train(
-        parallel.mesh(shardings.spec, 1, data=2, fsdp=2, tensor=2),
-        [batches()],
-        frozen="transformer/tokens",
-    )
-    alone, _ = train(
-        parallel.one_device(shardings.spec, 1), [batches()], frozen="transformer/tokens"
-    )
-    assert_close(params, alone)
-    assert "transformer/tokens" not in params
+def test_frozen_parameters_have_no_optimizer_state_and_stay_out():
+    first, frozen = start(0)
+    assert set(frozen) == {FROZEN} and FROZEN not in single(0)[0]
+    assert frozen[FROZEN].shape not in {x.shape for x in jax.tree.leaves(first.opt_state)}
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
@@ -203,11 +210,12 @@ def test_a_mesh_that_does_not_fit_is_refused():
 
 
 def test_no_recompile_in_steady_state():
-    goal, update, first, held = setup()
-    layout = parallel.one_device(shardings.spec, 1)
-    run = layout.compile_step(step.make_step(goal, update))
-    source, now = batches(), layout.put(first)
+    layout, run = compiled("one_device()", dropout=0.0)
+    first, frozen = start(0)
+    now, held = layout.put(first), layout.put(frozen, stacked=False)
+    before = None
     with jax.transfer_guard_device_to_host("disallow"):
-        for k in range(len(source)):
-            now, _ = run(now, held, layout.put_batch(source[k]))
-    assert run._cache_size() == 1
+        for k in range(len(SOURCES[0])):
+            now, _ = run(now, held, layout.put_batch(SOURCES[0][k]))
+            before = before or run._cache_size()
+    assert run._cache_size() == before

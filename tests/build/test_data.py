@@ -1,0 +1,113 @@
+"""The data line: each source gives the same shape, and what does not fit is refused with the fix."""
+
+import collections
+import fcntl
+import json
+
+import pytest
+
+from rmjax.build import data
+from rmjax.data import splits
+from rmjax.errors import UserError
+
+RATED = [{"text": f"text {i}", "rating": i % 5 - 2, "id": i} for i in range(60)]
+PAIRS = [{"prompt": f"{i}?", "chosen": "Yes.", "rejected": "No."} for i in range(60)]
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(("rows", "paired"), [(RATED, False), (PAIRS, True)])
+def test_one_file_is_split_by_hash(tmp_path, rows, paired):
+    found = data.file(path=jsonl(tmp_path / "mine.jsonl", rows))
+    assert found.paired == paired
+    assert found.scale is None
+    for split in splits.SPLITS:
+        for record in getattr(found, split):
+            assert splits.split_of("mine", record.document) == split
+    ids = [int(r.id) for split in splits.SPLITS for r in getattr(found, split)]
+    assert len(ids) == len(set(ids)) == 60
+
+
+def test_files_of_each_split_stay_as_given_with_all_their_notes(tmp_path):
+    empty = {"prompt": "", "chosen": "", "rejected": "No."}
+    names = [
+        jsonl(tmp_path / f"{n}.jsonl", [*PAIRS[i : i + 3], empty]) for i, n in enumerate("abc")
+    ]
+    found = data.file(path=names[0], validation=names[1], test=names[2], low=0, high=4)
+    prompts = [[r.prompt for r in part] for part in (found.train, found.validation, found.test)]
+    assert prompts == [["0?", "1?", "2?"], ["1?", "2?", "3?"], ["2?", "3?", "4?"]]
+    assert found.notes == [f"{n}: 1 pairs dropped, empty or identical" for n in names]
+    assert found.scale == (0, 4)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    rated, pairs = jsonl(tmp_path / "r.jsonl", RATED), jsonl(tmp_path / "p.jsonl", PAIRS)
+    few = jsonl(tmp_path / "few.jsonl", RATED[:1])
+    for options, text in (
+        ({"path": rated, "test": rated}, "needs both validation= and test=, or neither"),
+        (
+            {"path": rated, "test": rated, "validation": pairs},
+            "the files mix rated texts and pairs",
+        ),
+        ({"path": few}, "few.jsonl falls into .*; name files for each split"),
+        ({"path": rated, "low": 3, "high": 1}, "low=3 is not below high=1"),
+    ):
+        with pytest.raises(UserError, match=f"config key 'data': .*{text}"):
+            data.file(**options)
+    with pytest.raises(
+        UserError, match=r"no domain \['books'\]; there are movie, amazon, nyt, tweets"
+    ):
+        data.human_ratings(domains="movie+books")
+    with pytest.raises(UserError, match="synthetic_ratings.*count"):
+        data.synthetic_ratings(count=4)
+
+
+def test_made_up_ratings():
+    found = data.synthetic_ratings(count=50, seed=3)
+    assert [len(p) for p in found[:3]] == [30, 10, 10]
+    assert len({r.id for part in found[:3] for r in part}) == 50
+    assert found.scale == (-4, 4)
+    assert not found.paired
+    assert found.train != data.synthetic_ratings(count=50, seed=4).train
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Four tiny domains in the place of the published ones, and an empty cache."""
+    for file in data.builder.human_ratings.FILES.values():
+        texts = "".join(f"{i}_1\t0\t{file} {i}\n" for i in range(40))
+        panels = "".join(f"{i}_1\t0\t0\t[{i % 5}, 1]\n" for i in range(40))
+        (tmp_path / f"{file}_GroundTruth.txt").write_text(texts)
+        (tmp_path / f"{file}_anonDataRatings.txt").write_text(panels)
+    monkeypatch.setenv("RMJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data.assets, "folder", lambda name: tmp_path)
+
+
+def test_training_domains_are_chosen_and_the_other_splits_hold_all(small):
+    found = data.human_ratings(domains="nyt+movie")
+    domains = [collections.Counter(r.domain for r in part) for part in found[:3]]
+    assert set(domains[0]) == {"nyt", "movie"}
+    assert set(domains[1]) == set(domains[2]) == set(data.builder.DOMAINS)
+    everything = data.human_ratings()
+    assert sum(len(part) for part in everything[:3]) == 160
+    assert everything.test == found.test
+    assert found.scale == (-4, 4)
+
+
+def test_one_process_prepares_at_a_time(small, monkeypatch):
+    load, refused = data.builder.load, []
+
+    def watched(*paths):
+        with (data.assets.cache() / "tfds.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused.append(True)
+        return load(*paths)
+
+    monkeypatch.setattr(data.builder, "load", watched)
+    assert len(data.human_ratings().train) > 100
+    assert refused == [True]

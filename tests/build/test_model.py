@@ -1,0 +1,96 @@
+"""The `model` and `head` lines: sizes, fresh and given weights, and what is refused."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rmjax.build import model
+from rmjax.errors import UserError
+from rmjax.models import heads
+from rmjax.models.transformer import Config
+
+
+def made(backbone, head=None, **options):
+    module = model.reward_model(
+        backbone.config, head or heads.Scalar(), backbone.pooling, dtype="float32", **options
+    )
+    return module, model.initialize(module, backbone.weights, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    backbone = model.tiny_encoder(width=16, layers=1)
+    return backbone, *made(backbone)
+
+
+def test_small_models_are_of_the_size_asked(tiny):
+    backbone, module, params = tiny
+    assert (backbone.config.width, backbone.config.layers, backbone.pooling) == (16, 1, "mean")
+    assert params["transformer/blocks/up/kernel"].shape == (1, 16, 64)
+    assert params["transformer/tokens"].shape == (backbone.tokenizer.vocab_size, 16)
+    assert params["head/score/kernel"].shape == (16, 1)
+    decoder = model.tiny_decoder(width=64, layers=3, pooling="mean")
+    assert decoder.config.causal and not backbone.config.causal
+    assert (decoder.config.heads, decoder.config.layers, decoder.pooling) == (2, 3, "mean")
+
+
+def test_init_comes_from_the_key_and_given_weights_are_put_in_place(tiny):
+    backbone, module, params = tiny
+    again, other = (model.initialize(module, {}, jax.random.key(i)) for i in (0, 1))
+    for path, value in params.items():
+        np.testing.assert_array_equal(value, again[path])
+    assert np.any(params["head/score/kernel"] != other["head/score/kernel"])
+    weights = {p: np.full(x.shape, 0.5) for p, x in params.items() if p.startswith("transformer/")}
+    given = model.initialize(module, weights, jax.random.key(1))
+    assert given.keys() == params.keys()
+    for path, value in given.items():
+        want = weights.get(path, other[path])
+        np.testing.assert_array_equal(value, want)
+        assert isinstance(value, jax.Array) and value.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transformer/tokens": None}, "surplus or of another shape [], missing ['transformer/tokens']"),
+        ({"transformer/tokens": np.zeros((3, 16))}, "another shape ['transformer/tokens']"),
+        ({"transformer/extra": np.zeros(2)}, "another shape ['transformer/extra']"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_named(tiny, change, message):
+    _, module, params = tiny
+    weights = {p: np.asarray(x) for p, x in params.items() if p.startswith("transformer/")} | change
+    weights = {p: x for p, x in weights.items() if x is not None}
+    with pytest.raises(UserError, match=re.escape(message)):
+        model.initialize(module, weights, jax.random.key(0))
+
+
+def test_heads_follow_the_scale():
+    build = lambda name, scale=(-2, 2), ties=False: model.HEADS[name](scale, ties)
+    assert build("classes").values == (-2.0, -1.0, 0.0, 1.0, 2.0)
+    assert build("ordinal").classes == 5
+    assert build("scalar", None, True).ties and not build("scalar", None).ties
+    assert isinstance(build("gaussian", None), heads.Gaussian)
+    for name in ("classes", "ordinal"):
+        with pytest.raises(UserError, match="config key 'head'.*give the scale"):
+            build(name, None)
+
+
+def test_mistakes_in_the_model_line_are_named(tmp_path):
+    config = model.tiny_encoder().config
+    with pytest.raises(UserError, match="pooling='max' is none of mean, first, last"):
+        model.reward_model(config, heads.Scalar(), "max", dtype="float32")
+    with pytest.raises(UserError, match="config key 'model': no folder"):
+        model.pretrained(source=str(tmp_path / "gone"))
+    for length in (7, 513):
+        with pytest.raises(UserError, match=f"'max_length': {length} is outside 8..512"):
+            model.longest(config, length)
+    assert [model.longest(config, n) for n in (8, 512)] == [8, 512]
+
+
+def test_a_described_config_can_be_built_again():
+    config = model.tiny_decoder().config
+    assert Config(**model.describe(config)) == config

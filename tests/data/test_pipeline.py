@@ -1,0 +1,197 @@
+"""Batches hold what was planned, once each, wherever it lies; they are functions of seed and step alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmjax.data import pipeline
+from rmjax.data.examples import Examples
+
+PAD = 7
+
+
+def made(count, seed=0, given=False):
+    """Texts whose every token tells text and place: text * 1000 + place."""
+    rng = np.random.default_rng(seed)
+    rating = rng.integers(-2, 3, count).astype(np.float32)
+    return Examples(
+        tokens=[np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(rng.integers(1, 30, count))],
+        weight=rng.random(count).astype(np.float32) + 0.5,
+        domain=rng.integers(0, 2, count),
+        per_text={} if given else {"rating": rating, "shares": rng.random((count, 3), np.float32)},
+        given={"margins": rng.random(count // 2, np.float32)} if given else None,
+    )  # fmt: skip
+
+
+def texts_of(batch, examples, rows=None):
+    """The text at each (row, place), after checking everything the batch says of it."""
+    found = {}
+    assert batch["tokens"].shape == batch["segments"].shape == batch["positions"].shape
+    for row, segments in enumerate(batch["segments"]):
+        order = segments[segments > 0]
+        assert np.all(np.diff(order) >= 0)  # texts follow each other, padding comes last
+        assert np.all(batch["tokens"][row, len(order) :] == PAD)
+        for place in range(int(segments.max())):
+            at = np.flatnonzero(segments == place + 1)
+            text = int(batch["tokens"][row, at[0]]) // 1000
+            np.testing.assert_array_equal(batch["tokens"][row, at], examples.tokens[text])
+            np.testing.assert_array_equal(batch["positions"][row, at], np.arange(len(at)))
+            assert batch["score_at"][row, place] == at[-1]
+            found[row, place] = text
+    return found
+
+
+def groups_of(batch, examples):
+    """What the batch trains on: weighted texts, and {(better, worse): (weight, margin)}."""
+    texts, pairs = texts_of(batch, examples), {}
+    weighed = {(int(r), int(p)) for r, p in np.argwhere(batch["text_weight"])}
+    assert weighed == set(texts)
+    for (row, place), text in texts.items():
+        assert batch["text_weight"][row, place] == examples.weight[text]
+        for name, values in examples.per_text.items():
+            np.testing.assert_array_equal(batch[name][row, place], values[text])
+    for row, slot in np.argwhere(batch.get("pair_weight", np.zeros((0, 0)))):
+        pair = tuple(texts[row, int(batch[side][row, slot])] for side in ("chosen", "rejected"))
+        assert pair not in pairs
+        pairs[pair] = (batch["pair_weight"][row, slot], batch["margins"][row, slot])
+    return sorted(texts.values()), pairs
+
+
+CASES = st.tuples(
+    st.integers(1, 40), st.integers(1, 9), st.integers(1, 4), st.integers(0, 3), st.integers(1, 5)
+)
+
+
+@settings(max_examples=25)
+@given(CASES)
+def test_an_epoch_trains_on_every_text_once_in_exact_batches(case):
+    count, batch_size, group_size, seed, multiple = case
+    examples = made(count, seed)
+    offer = ("margins",) if group_size > 1 else ()
+    options = {"seed": seed, "batch_size": batch_size, "group_size": group_size, "offer": offer}
+    found = pipeline.batches(examples, epochs=2.0, rows_multiple=multiple, pad_id=PAD, **options)
+    shapes = [{name: values.shape for name, values in batch.items()} for batch in found]
+    assert all(s == shapes[0] for s in shapes)
+    assert shapes[0]["tokens"][0] % multiple == 0
+    alone = pipeline.batches(examples, epochs=2.0, pad_id=PAD, **options)
+    wide = dataclasses.replace(found.shape, row_length=8 * found.shape.row_length)
+    wide = dataclasses.replace(wide, texts=count, pairs=count * 4 if group_size > 1 else 0)
+    for epoch, plan in enumerate(found.plans):
+        seen = []
+        for place, groups in enumerate(plan):
+            k = epoch * len(plan) + place
+            assert len(groups) == batch_size or (
+                place == len(plan) - 1 and len(groups) < batch_size
+            )
+            texts, pairs = groups_of(found[k], examples)
+            assert texts == sorted(np.concatenate(groups))
+            seen += texts
+            want = {}
+            for group in groups:
+                formed = examples.pairs(group, offer)
+                for i, (c, r) in enumerate(zip(formed["chosen"], formed["rejected"], strict=True)):
+                    values = (
+                        np.float32(formed["pair_weight"][i]),
+                        formed.get("margins", [0] * 99)[i],
+                    )
+                    want[int(group[c]), int(group[r])] = values
+            assert pairs == (want if group_size > 1 else {})
+            assert groups_of(alone[k], examples) == (texts, pairs)
+            packed = pipeline.assemble(examples, groups, wide, offer, PAD)
+            assert groups_of(packed, examples) == (texts, pairs)
+        assert sorted(seen) == list(range(count))
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
+def test_given_pairs_share_a_row(pairs, batch_size, seed):
+    examples = made(2 * pairs, seed, given=True)
+    found = pipeline.batches(
+        examples, seed=seed, epochs=1.0, batch_size=batch_size, offer=("margins",), pad_id=PAD
+    )
+    seen = {}
+    for batch in found:
+        seen |= groups_of(batch, examples)[1]
+    margins = examples.given["margins"]
+    assert seen == {(2 * i, 2 * i + 1): (examples.weight[2 * i], margins[i]) for i in range(pairs)}
+
+
+EXAMPLES = made(50)
+
+
+def drawn(seed, **options):
+    options = {"epochs": 2.5, "batch_size": 4, "group_size": 2} | options
+    return pipeline.batches(EXAMPLES, seed=seed, **options)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    one, again, other = drawn(0), drawn(0), drawn(1)
+    for k in reversed(range(len(one))):
+        assert same(one[k], again[k])
+        assert not np.array_equal(one[k]["tokens"], other[k]["tokens"])
+    epoch = len(one.plans[0])
+    assert len(one) == round(2.5 * epoch) == len(list(one))
+    assert not same(one[0], one[epoch])  # each epoch is drawn anew
+    groups = [{frozenset(g.tolist()) for b in plan for g in b} for plan in one.plans]
+    assert groups[0] != groups[1]
+    longer = drawn(0, epochs=4.0)
+    plans = [[[g.tolist() for g in b] for b in plan] for plan in longer.plans]
+    assert plans[:3] == [[[g.tolist() for g in b] for b in plan] for plan in one.plans]
+    for k in (-1, len(one)):
+        with pytest.raises(IndexError):
+            one[k]
+    assert len(drawn(0, epochs=0.01)) == 1
+
+
+def test_iteration_resumes_at_any_step():
+    source = drawn(3)
+    for start in (0, 5, len(source) - 1, len(source)):
+        found = list(pipeline.iterate(source, start))
+        assert len(found) == len(source) - start
+        assert all(same(b, source[start + i]) for i, b in enumerate(found))
+
+
+def test_seeds_stack_and_keep_what_they_train_on():
+    alone = [
+        drawn(seed, group_size=4, rows_multiple=2, pad_id=PAD, offer=("margins",))
+        for seed in range(5)
+    ]
+    assert len({part.shape for part in alone}) > 1
+    stacked = pipeline.stack(alone)
+    (shape,) = {part.shape for part in stacked}
+    assert shape.rows % 2 == 0
+    assert {pipeline.stack(alone[i:] + alone[:i])[0].shape for i in range(5)} == {shape}
+    for k in range(len(alone[0])):
+        for part, own in zip(stacked, alone, strict=True):
+            assert groups_of(part[k], EXAMPLES) == groups_of(own[k], EXAMPLES)
+    assert pipeline.stack(alone[:1])[0].shape == alone[0].shape
+
+
+@given(st.lists(st.integers(1, 9) | st.integers(1, 400), max_size=40), st.integers(1, 3))
+def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
+    tokens = [np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(lengths)]
+    examples, seen, shapes = Examples(tokens, np.ones(0), np.ones(0), {}), [], set()
+    for batch, texts, places in pipeline.score_batches(
+        tokens, pad_id=PAD, rows_multiple=multiple, budget=512
+    ):
+        shapes.add((batch["tokens"].shape, batch["score_at"].shape))
+        assert len(batch["tokens"]) % multiple == 0
+        held = texts_of(batch, examples)
+        per_row = batch["score_at"].shape[1]
+        assert {r * per_row + p: t for (r, p), t in held.items()} == dict(
+            zip(places, texts, strict=True)
+        )
+        last = batch["tokens"].reshape(-1)[
+            np.repeat(np.arange(len(batch["tokens"])), per_row)[places] * batch["tokens"].shape[1]
+            + batch["score_at"].reshape(-1)[places]
+        ]
+        np.testing.assert_array_equal(last, [tokens[t][-1] for t in texts])
+        seen += texts.tolist()
+    assert sorted(seen) == list(range(len(tokens)))
+    assert len(shapes) <= 4  # rows of 64, 128, 256 and 512

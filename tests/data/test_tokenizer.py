@@ -1,0 +1,99 @@
+"""Token ids: special tokens survive truncation, prompts lose their front, and bytes come back whole."""
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rmjax import assets
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+
+BYTES = Tokenizer.bytes()
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return Tokenizer.from_file(assets.folder("minilm") / "tokenizer.json")
+
+
+def words(tokenizer, *texts):
+    """Ids of the texts, special tokens left out."""
+    return [list(ids[1:-1]) for ids in tokenizer.encode(texts, 10**6)]
+
+
+@given(TEXT)
+def test_bytes_come_back_whole(text):
+    (ids,) = BYTES.encode([text], 10**6)
+    assert len(ids) == len(text.encode()) + 2
+    assert ids.dtype == np.int32
+    back = tokenizers.Tokenizer.from_str(BYTES.to_json())
+    assert back.decode(ids.tolist(), skip_special_tokens=False) == f"<s>{text}</s>"
+    assert (ids[0], ids[-1], BYTES.pad_id, BYTES.vocab_size) == (1, 2, 0, 259)
+
+
+@given(TEXT, st.integers(8, 20))
+def test_a_long_text_loses_its_end_and_keeps_its_special_tokens(text, max_length):
+    whole, cut = (BYTES.encode([text], n)[0] for n in (10**6, max_length))
+    assert len(cut) == min(len(whole), max_length)
+    assert (cut[0], cut[-1]) == (1, 2)
+    np.testing.assert_array_equal(cut[:-1], whole[: len(cut) - 1])
+
+
+@given(TEXT.filter(bool), TEXT, st.integers(8, 60))
+def test_the_prompt_loses_its_front_and_only_then_the_completion_its_end(prompt, completion, most):
+    ((ids,), cut) = BYTES.encode_pairs([prompt], [completion], most)
+    before, after = words(BYTES, prompt, completion)
+    room = most - 3  # <s> prompt </s> completion </s>
+    assert cut == (len(after) > room)
+    after = after[:room]
+    before = before[max(len(before) - (room - len(after)), 0) :]
+    assert list(ids) == [1, *before, 2, *after, 2]
+
+
+def test_an_empty_prompt_leaves_a_text_of_its_own():
+    found, cut = BYTES.encode_pairs(["", ""], ["ab", 20 * "x"], 8)
+    assert cut == 1
+    for ids, text in zip(found, BYTES.encode(["ab", 20 * "x"], 8), strict=True):
+        np.testing.assert_array_equal(ids, text)
+
+
+def test_pretrained_ids_and_pairs_with_truncation(minilm):
+    assert (minilm.vocab_size, minilm.pad_id) == (30522, 0)
+    assert list(minilm.encode(["hello world"], 64)[0]) == [101, 7592, 2088, 102]
+    long = " ".join(["word"] * 300)  # beyond the 128 tokens at which its file truncates and pads
+    assert [len(ids) for ids in minilm.encode([long, "a", long], 256)] == [256, 3, 256]
+    (a, b, c), (x, y) = (words(minilm, t)[0] for t in ("one two three", "four five"))
+    found, cut = minilm.encode_pairs(["one two three"] * 3, ["four five"] * 3, 7)
+    assert [list(ids) for ids in found] == [[101, b, c, 102, x, y, 102]] * 3
+    assert cut == 0
+    assert a not in found[0]
+
+
+def test_special_tokens_written_in_a_text_are_text(minilm):
+    (ids,) = minilm.encode(["[CLS] hello [SEP][PAD]"], 64)
+    assert (list(ids).count(101), list(ids).count(102), list(ids).count(0)) == (1, 1, 0)
+    (ids,) = BYTES.encode(["<s></s><pad>"], 64)
+    assert (list(ids).count(1), list(ids).count(2), list(ids).count(0)) == (1, 1, 0)
+
+
+def test_json_round_trip_gives_the_same_ids(minilm):
+    texts = ["Größe 日本 [SEP]", "", "a b\tc\r\n"]
+    for tokenizer in (minilm, BYTES):
+        again = Tokenizer.from_json(tokenizer.to_json())
+        assert again.to_json() == tokenizer.to_json()
+        assert (again.pad_id, again.vocab_size) == (tokenizer.pad_id, tokenizer.vocab_size)
+        for got, want in zip(again.encode(texts, 9), tokenizer.encode(texts, 9), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_a_missing_or_wrong_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent.json: No such file.*needs its tokenizer.json"):
+        Tokenizer.from_file(tmp_path / "absent.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="tokenizer.json: this is not a tokenizer.json"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match="this is not a tokenizer.json"):
+        Tokenizer.from_json("[")

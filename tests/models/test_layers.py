@@ -1,0 +1,94 @@
+"""Projections and their derivative, normalization, attention, dropout by row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from rmjax.models import layers, transformer
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5, 8)).astype(np.float32)
+KERNEL = RNG.normal(size=(8, 6)).astype(np.float32)
+COTANGENT = RNG.normal(size=(3, 5, 6)).astype(np.float32)
+rounded = lambda x, dtype: np.asarray(jnp.asarray(x, dtype), np.float64)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lead", [(3, 5), (15,)])
+def test_project_and_its_gradient_are_products_of_rounded_operands(dtype, lead):
+    x, cotangent = X.reshape(*lead, 8), COTANGENT.reshape(*lead, 6)
+    value, pull = jax.vjp(lambda x, k: layers.project(x, k, dtype), jnp.array(x), jnp.array(KERNEL))
+    got = (value, *pull(jnp.array(cotangent)))
+    for cast, tolerance in ((dtype, 1e-5), ("float32", {"float32": 1e-5, "bfloat16": 2e-2}[dtype])):
+        a, k, g = (rounded(x, cast).astype(float) for x in (x, KERNEL, cotangent))
+        rows, grads = a.reshape(-1, 8), g.reshape(-1, 6)
+        for ours, exact in zip(got, (a @ k, g @ k.T, rows.T @ grads), strict=True):
+            assert ours.dtype == jnp.float32
+            np.testing.assert_allclose(ours, exact, atol=tolerance * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("name", transformer.ACTIVATIONS)
+def test_activations_and_their_slopes_are_the_formulas(name):
+    x = np.array([-30.0, -3.0, -1.1, -0.2, 0.4, 1.0, 2.5, 30.0])
+    exact = {
+        "gelu": lambda x: x * special.ndtr(x),
+        "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+        "relu": lambda x: np.maximum(x, 0),
+    }[name]
+    value, pull = jax.vjp(transformer.ACTIVATIONS[name], jnp.array(x, jnp.float32))
+    np.testing.assert_allclose(value, exact(x), rtol=1e-4, atol=1e-5)
+    slope = (exact(x + 1e-5) - exact(x - 1e-5)) / 2e-5
+    np.testing.assert_allclose(pull(jnp.ones_like(value))[0], slope, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_is_the_formula():
+    module, x = layers.LayerNorm(eps=0.1), jnp.asarray(X * 3 + 100)
+    params = {"scale": jnp.arange(8.0), "bias": jnp.linspace(-1, 1, 8)}
+    exact = np.asarray(x, np.float64)
+    centered = exact - exact.mean(-1, keepdims=True)
+    want = centered / np.sqrt(exact.var(-1, keepdims=True) + 0.1) * np.arange(8) + np.linspace(
+        -1, 1, 8
+    )
+    np.testing.assert_allclose(module.apply({"params": params}, x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_is_a_loop_over_heads_and_padding_is_finite():
+    query, key, value = (RNG.normal(size=(2, 4, 3, 5)).astype(np.float32) for _ in range(3))
+    mask = RNG.uniform(size=(2, 1, 4, 4)) < 0.5
+    mask[0, 0, 1] = False
+    mask[..., 3, 0] = True
+    got = layers.attend(*map(jnp.asarray, (query, key, value, mask)), "float32")
+    assert np.all(np.isfinite(got))
+    for r, t, h in np.ndindex(2, 4, 3):
+        seen = mask[r, 0, t]
+        if seen.any():
+            weight = np.exp(key[r, seen, h] @ query[r, t, h] / np.sqrt(5))
+            want = weight @ value[r, seen, h] / weight.sum()
+            np.testing.assert_allclose(got[r, t, h], want, rtol=1e-4, atol=1e-5)
+
+
+def drop(x, row, key=0, rate=0.25):
+    module = layers.Dropout(rate)
+    return np.asarray(module.apply({}, x, row, rngs={"dropout": jax.random.key(key)}))
+
+
+def test_dropout_depends_on_the_row_id_alone():
+    x, row = jnp.ones((4, 6, 7)), jnp.array([5, 0, 9, 5])
+    whole = drop(x, row)
+    np.testing.assert_array_equal(whole[0], whole[3])
+    assert np.any(whole[0] != whole[1])
+    np.testing.assert_array_equal(
+        drop(x[1:], row[1:]), whole[1:]
+    )  # whatever device or part it is in
+    assert np.any(drop(x, row, key=1) != whole)
+
+
+def test_dropout_keeps_the_mean_and_its_rate():
+    kept = drop(jnp.full((8, 100, 50), 3.0), jnp.arange(8))
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(4)}
+    assert np.mean(kept == 0) == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / kept.size))
+    x = jnp.asarray(X)
+    for row, rate in ((None, 0.25), (jnp.arange(3), 0.0)):
+        np.testing.assert_array_equal(drop(x, row, rate=rate), X)

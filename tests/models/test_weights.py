@@ -1,0 +1,147 @@
+"""From a Hugging Face folder to parameters by name, exactly; where each parameter lives on a mesh."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from safetensors.numpy import save_file
+
+from rmjax.errors import UserError
+from rmjax.models import heads, names, presets, shardings
+from rmjax.models.safetensors import load_bert
+from rmjax.models.transformer import Config, Transformer
+from rmjax.train.state import flatten
+
+HF = {
+    "model_type": "bert", "vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "intermediate_size": 16, "max_position_embeddings": 5, "type_vocab_size": 2, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+}  # fmt: skip
+
+
+def parameters(config, head=None):
+    """Shapes by path, nothing computed."""
+    module = heads.RewardModel(Transformer(config), head or heads.Scalar(), "mean")
+    one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    made = jax.eval_shape(module.init, jax.random.key(0), one, one, one, one)["params"]
+    return {path: x.shape for path, x in flatten(made).items()}
+
+
+def write(folder, hf=HF, prefix="", **changes):
+    """A folder as published, of random arrays; returns them by stored name."""
+    rng, shapes = np.random.default_rng(0), parameters(presets.bert(HF))
+    stored = {"pooler.dense.bias": np.zeros(8, np.float32)}
+    for name in names.BERT:
+        shape = shapes[f"transformer/{name.path}"]
+        stacked = "{}" in name.stored
+        shape = shape[1:] if stacked else shape
+        for layer in range(HF["num_hidden_layers"] if stacked else 1):
+            array = rng.normal(size=shape[::-1] if name.transpose else shape)
+            stored[name.stored.format(layer)] = array.astype(np.float32)
+    stored = {prefix + k: x for k, x in (stored | changes).items() if x is not None}
+    (folder / "config.json").write_text(json.dumps(hf))
+    save_file(stored, folder / "model.safetensors")
+    return stored
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_every_stored_array_becomes_its_parameter(tmp_path, prefix):
+    stored = write(tmp_path, prefix=prefix)
+    config, params = load_bert(tmp_path)
+    assert config == Config(
+        vocab_size=11, width=8, layers=3, heads=2, mlp_width=16, max_positions=5, token_types=2, causal=False,
+        pre_norm=False, activation="gelu", norm_eps=1e-12,
+    )  # fmt: skip
+    ours = {p: s for p, s in parameters(config).items() if p.startswith("transformer/")}
+    assert {path: x.shape for path, x in params.items()} == ours
+    layer = prefix + "encoder.layer.2."
+    for path, name in (
+        ("attention/value/kernel", "attention.self.value.weight"),
+        ("attention/output/kernel", "attention.output.dense.weight"),
+        ("down/kernel", "output.dense.weight"),
+        ("down/bias", "output.dense.bias"),
+        ("mlp_norm/scale", "output.LayerNorm.weight"),
+        ("attention_norm/bias", "attention.output.LayerNorm.bias"),
+    ):
+        np.testing.assert_array_equal(
+            params[f"transformer/blocks/{path}"][2], stored[layer + name].T
+        )
+    np.testing.assert_array_equal(
+        params["transformer/types"], stored[prefix + "embeddings.token_type_embeddings.weight"]
+    )
+
+
+def test_the_table_names_each_array_and_each_parameter_once():
+    for field in ("stored", "path"):
+        found = [getattr(name, field) for name in names.BERT]
+        assert len(set(found)) == len(found)
+    for name in names.BERT:
+        assert ("{}" in name.stored) == name.path.startswith("blocks/")
+        assert name.transpose == name.path.endswith("/kernel")
+
+
+def test_missing_and_surplus_arrays_are_named(tmp_path):
+    gone = "encoder.layer.1.output.dense.bias"
+    write(tmp_path, **{gone: None, "cls.bias": np.zeros(2, np.float32)})
+    with pytest.raises(UserError, match=rf"missing \['{gone}'\], surplus \['cls.bias'\]"):
+        load_bert(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type is 'gpt2', not 'bert'"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported"),
+        ({"hidden_act": "swish"}, "hidden_act 'swish' is none of"),
+        ({"num_attention_heads": 3}, "width 8 is not a multiple of heads 3"),
+        ({"vocab_size": None}, "vocab_size"),
+    ],
+)
+def test_a_config_that_is_not_this_bert_is_refused(tmp_path, changes, message):
+    write(tmp_path, {k: v for k, v in (HF | changes).items() if v is not None})
+    with pytest.raises(UserError, match=message):
+        load_bert(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    write(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="model.safetensors"):
+        load_bert(tmp_path)
+
+
+def test_presets_differ_where_they_say():
+    encoder, decoder = (f(99, 96, 4, 7) for f in (presets.encoder, presets.decoder))
+    assert (encoder.vocab_size, encoder.width, encoder.layers, encoder.max_positions) == (
+        99,
+        96,
+        4,
+        7,
+    )
+    assert (encoder.heads, encoder.mlp_width, presets.encoder(9, 16, 1, 7).heads) == (3, 384, 2)
+    changed = {"causal", "pre_norm", "activation", "norm_eps"}
+    before, after = dataclasses.asdict(encoder), dataclasses.asdict(decoder)
+    assert {k for k in before if before[k] != after[k]} == changed
+    assert decoder.causal and decoder.pre_norm
+
+
+def test_large_parameters_are_split_over_fsdp_and_tensor_and_the_rest_is_everywhere():
+    config = dataclasses.replace(presets.encoder(64, 32, 2, 32), token_types=2)
+    found = {path: shardings.spec(path) for path in parameters(config, heads.Scalar(ties=True))}
+    block = "transformer/blocks"
+    into = ("attention/query", "attention/key", "attention/value", "up")
+    out = ("attention/output", "down")
+    want = {f"{block}/{at}/kernel": PartitionSpec(None, "fsdp", "tensor") for at in into}
+    want |= {f"{block}/{at}/bias": PartitionSpec(None, "tensor") for at in into}
+    want |= {f"{block}/{at}/kernel": PartitionSpec(None, "tensor", "fsdp") for at in out}
+    want |= {f"transformer/{at}": PartitionSpec("fsdp", "tensor") for at in ("tokens", "positions")}
+    assert want.keys() < found.keys()
+    assert found == dict.fromkeys(found, PartitionSpec()) | want
+    shapes = parameters(config, heads.Scalar(ties=True))
+    assert all(len(axes) <= len(shapes[path]) for path, axes in found.items())
+    big = {path for path, shape in shapes.items() if np.prod(shape) >= 32 * 32}
+    assert big <= want.keys()

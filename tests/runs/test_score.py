@@ -1,0 +1,123 @@
+"""Scores: of a text alone, whatever stands around it; from the folder alone; JSON lines in, JSON lines out."""
+
+import json
+import shutil
+import types
+
+import numpy as np
+import pytest
+
+from rmjax.data.synthetic import rated_texts
+from rmjax.errors import UserError
+from rmjax.runs import score, scoring
+
+TEXTS = [r.text for r in rated_texts(40, seed=3)] + ["", "a", "é ☂", "word " * 100]
+
+
+@pytest.fixture(scope="module")
+def scorer(rated):
+    return scoring.load(rated[0])
+
+
+@pytest.fixture(scope="module")
+def tokens(scorer):
+    return scorer.tokenizer.encode(TEXTS, scorer.max_length)
+
+
+@pytest.fixture(scope="module")
+def alone(scorer, tokens):
+    return np.concatenate([scorer.score([t]) for t in tokens], axis=1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_score_depends_on_its_text_alone(scorer, tokens, alone, seed):
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(TEXTS), size=rng.integers(2, 120))  # any number, order, repeats
+    found = scorer.score([tokens[i] for i in chosen])
+    np.testing.assert_allclose(found, alone[:, chosen], rtol=1e-5, atol=1e-5)
+    assert len(np.unique(alone.round(4))) > 35
+
+
+def test_the_checkpoint_folder_is_enough(paired, tmp_path, pairs_file):
+    home = paired[0]
+    shutil.copytree(home / "checkpoints", tmp_path / "moved" / "checkpoints")
+    found = scoring.load(tmp_path / "moved")
+    assert found.paired and found.config.seeds == 2
+    lines = [json.loads(x) for x in (home / "predictions.jsonl").read_text().splitlines()]
+    for side in ("chosen", "rejected"):
+        prompts, answers = [x["prompt"] for x in lines], [x[side] for x in lines]
+        texts, _ = found.tokenizer.encode_pairs(prompts, answers, found.max_length)
+        want = [x[f"{side}_score"] for x in lines]
+        np.testing.assert_allclose(found.score(texts).mean(0), want, rtol=1e-5, atol=1e-5)
+
+
+def test_lines_gain_a_score_and_keep_the_rest(rated, alone, tmp_path):
+    rows = [{"text": text, "n": i, "umlaut": "ü"} for i, text in enumerate(TEXTS)]
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    body = "\ufeff" + "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows)
+    source.write_text(body, encoding="utf-8")
+    assert score.run(workdir=str(rated[0]), input=str(source), output=str(target)) == {
+        "lines": len(rows)
+    }
+    found = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [{k: v for k, v in x.items() if k != "score"} for x in found] == rows
+    np.testing.assert_allclose([x["score"] for x in found], alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_models_score_completions_of_prompts_with_every_seed(paired, capsys, monkeypatch):
+    rows = [{"prompt": "Review 2.", "completion": "superb"}, {"text": "superb"}]
+    feed(monkeypatch, rows)
+    score.run(workdir=str(paired[0]))
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert len(first["scores"]) == 2 and first["score"] == pytest.approx(np.mean(first["scores"]))
+    assert first["score"] != pytest.approx(second["score"], abs=1e-4)
+
+
+def feed(monkeypatch, rows, between=lambda count: None):
+    """Makes `rows` the standard input; `between` is called before each with how many were read."""
+
+    def lines():
+        for count, row in enumerate(rows):
+            between(count)
+            yield row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n"
+
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=lines()))
+
+
+def test_scores_stream_before_the_input_ends(rated, monkeypatch, capsys):
+    monkeypatch.setattr(score, "CHUNK", 2)
+    written = []
+    between = lambda count: written.append(len(capsys.readouterr().out.splitlines()))
+    feed(monkeypatch, [{"text": text} for text in TEXTS[:5]], between)
+    score.run(workdir=str(rated[0]))
+    assert written == [0, 0, 2, 0, 2]
+
+
+BAD = {
+    b"{": "line 3: is not JSON",
+    b'{"text": "\xff"}': "line 3: is not JSON in UTF-8",
+    b"[1]": "line 3: needs a string in field 'text'",
+    b'{"text": 5}': "line 3: needs a string in field 'text'",
+    b'{"prompt": "a", "completion": "b"}': "line 3: needs a string in field 'text'",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_line_is_named(rated, tmp_path, line):
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b'{"text": "fine"}\n\n' + line + b"\n")
+    with pytest.raises(UserError) as error:
+        score.run(workdir=str(rated[0]), input=str(source), output=str(target))
+    assert f"{source}, {BAD[line]}" in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "."])
+def test_an_input_that_cannot_be_opened(rated, tmp_path, name):
+    with pytest.raises(UserError, match="cannot be read"):
+        score.run(workdir=str(rated[0]), input=str(tmp_path / name))
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoints/best"):
+        score.run(workdir=str(tmp_path))

@@ -1,0 +1,221 @@
+"""The command line: a newcomer's mistakes are one clear paragraph and exit code 2; --help is no mistake."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from rmjax import launch
+from rmjax.runs import evaluate, reward, score
+
+TINY = "--config=configs/reward.py:tiny"
+SMALL = (TINY, "--config.parallel=one_device()", "--config.model=tiny_encoder(width=8, layers=1)")
+
+
+def command(monkeypatch, capsys, run, *arguments, config="configs/reward.py:ratings"):
+    """Exit code and what was printed to either stream."""
+    monkeypatch.setattr("sys.argv", ["prog", *arguments])
+    try:
+        launch.main(run, config=config)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys, tmp_path):
+    """Runs a command that must fail the right way; gives its paragraph."""
+
+    def check(run, *arguments):
+        code, out, err = command(monkeypatch, capsys, run, *arguments)
+        assert code == 2 and out == ""
+        *before, last = err.strip().split("\n")
+        assert last.startswith("error: ") and "Traceback" not in err
+        assert all(line.startswith("fetching ") for line in before)
+        return last
+
+    return check
+
+
+# Flag -> what its paragraph must hold: the place, and a way out.
+CONFIG_MISTAKES = {
+    "--config.lerning_rate=1": ("no --config.lerning_rate", "--help"),
+    "--config.batchsize=8": ("did you mean --config.batch_size?",),
+    "--config.epochs=ten": ("config.epochs=ten", "float"),
+    "--config.seeds=1.5": ("config.seeds=1.5", "int"),
+    "--config.remat=maybe": ("config.remat=maybe", "oolean"),
+    "--config=configs/reward.py:nope": ("'nope'", "tiny"),
+    "--config=configs/none.py": ("no file 'configs/none.py'", "FILE.py:NAME"),
+    "--config=": ("no file ''",),
+    "--wrkdir=runs/a": ("did you mean --workdir?",),
+    "--nonsense": ("no --nonsense", "--help"),
+    "stray": ("'stray' is no flag",),
+    "--config.loss=bradly_terry()": ("'loss'", "did you mean 'bradley_terry'?"),
+    "--config.loss=mse(": ("'loss'", "cannot read 'mse('"),
+    "--config.loss=bradley_terry(label_smoothing=2.0)": ("'loss'", "label_smoothing", "2.0"),
+    "--config.loss=hinge(margn=2.0)": ("'loss'", "did you mean 'margin'?"),
+    "--config.loss=bradley_terry()": ("'loss'", "group_size"),
+    "--config.loss=ordinal()": ("'loss'", "head='ordinal()'"),
+    "--config.schedule=linear()": ("'schedule'", "peak"),
+    "--config.schedule=linear(peak=1e-3, warmup=2.0)": ("warmup", "2.0"),
+    "--config.optimizer=adam()": ("'optimizer'", "did you mean 'adamw'?"),
+    "--config.clip_norm=-1": ("clip_norm",),
+    "--config.rates={": ("'rates'",),
+    '--config.rates={"(": 1}': ("'rates'",),
+    "--config.frozen=(": ("frozen",),
+    "--config.frozen=nothing": ("'frozen'", "matches no parameter"),
+    "--config.dtype=float16": ("'dtype'", "bfloat16"),
+    "--config.dropout=1.5": ("'dropout'", "1.5"),
+    "--config.batch_size=0": ("'batch_size'", "at least 1"),
+    "--config.epochs=nan": ("'epochs'", "positive and finite"),
+    "--config.max_length=4": ("'max_length'", "8..512"),
+    "--config.max_length=4096": ("'max_length'", "8..512"),
+    "--config.pair_arrays=margins": ("'pair_arrays'", "margins"),
+    "--config.parallel=mesh(data=3)": ("'parallel'", "needs 3 devices", "there are 8"),
+    "--config.model=tiny_encoder(width=33)": ("'model'", "33"),
+    "--config.model=tiny_encoder(pooling='max')": ("'model'", "'max'", "mean"),
+    "--config.model=pretrained(source='nowhere')": ("'model'", "'nowhere'", "tokenizer.json"),
+    "--config.data=file(path='none.jsonl')": ("none.jsonl", "no such file"),
+}
+
+
+@pytest.mark.parametrize("mistake", CONFIG_MISTAKES)
+def test_a_mistake_in_a_config_line(fails, tmp_path, mistake):
+    first = () if mistake.startswith("--config=") else SMALL
+    text = fails(reward.run, *first, mistake, f"--workdir={tmp_path / 'run'}")
+    for part in CONFIG_MISTAKES[mistake]:
+        assert part in text
+    assert not (tmp_path / "run").exists()  # nothing was begun
+
+
+def test_workdir_missing_a_file_or_not_to_be_made(fails, tmp_path):
+    assert "--workdir must be given" in fails(reward.run, TINY)
+    (tmp_path / "file").write_text("")
+    assert "is a file" in fails(reward.run, TINY, f"--workdir={tmp_path}/file")
+    text = fails(reward.run, *SMALL, f"--workdir={tmp_path}/file/run")
+    assert "cannot be written to: Not a directory" in text
+
+
+def test_a_bad_line_of_data_is_named(fails, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"text": "fine", "rating": 1}\n{"text": \n{"text": "unrated"}\n')
+    text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
+    assert f"{path}: line 2: is not JSON" in text and "line 3: needs" in text
+
+
+def test_a_config_file_with_a_fault_of_its_own(fails, tmp_path):
+    path = tmp_path / "mine.py"
+    for content, part in {"def": "SyntaxError", "x = 1": "get_config", "import nope": "nope"}.items():  # fmt: skip
+        path.write_text(content)
+        assert part in fails(reward.run, f"--config={path}", "--workdir=x")
+
+
+def test_no_network_and_an_empty_cache(fails, tmp_path, monkeypatch):
+    monkeypatch.setenv("RMJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    text = fails(reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}")
+    assert "could not fetch human ratings" in text and "vaderSentiment-3.3.2.tar.gz" in text
+    assert str(tmp_path / "cache/downloads") in text and "sha256" in text
+
+
+def test_other_commands_name_what_they_lack(fails, tmp_path):
+    assert "--data must be given" in fails(evaluate.run, "--workdir=x")
+    assert "results.json does not exist" in fails(evaluate.run, f"--workdir={tmp_path}", "--data=x")
+    assert "holds no checkpoints/best" in fails(score.run, f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-?"])
+def test_help_lists_flags_and_config_keys(monkeypatch, capsys, flag):
+    code, out, err = command(monkeypatch, capsys, reward.run, TINY, "--config.seed=5", flag)
+    assert code == 0 and err == ""
+    assert out.startswith("Trains the reward model") and "--workdir: folder of this run" in out
+    assert "--config.loss='mse()'" in out and "--config.seed=5" in out
+    code, out, _ = command(monkeypatch, capsys, score.run, flag)
+    assert code == 0 and "--input: file of JSON lines" in out and "--config" not in out
+
+
+def test_lines_are_changed_and_typed_and_the_config_stays_locked(monkeypatch, capsys):
+    seen = {}
+
+    def run(*, config: ConfigDict, workdir: str, times: int = 2) -> None:
+        """Runs.
+
+        Args:
+          config: file.
+          workdir: folder.
+          times: how often.
+        """
+        seen.update(config=config, workdir=workdir, times=times)
+
+    flags = ["--config", "configs/reward.py:tiny", "--config.epochs=2", "--config.remat"]
+    flags += ["--config.loss=huber(delta=0.5) + 0.1 * mae()", "--workdir=a", "--config.seed=-3"]
+    code, *_ = command(monkeypatch, capsys, run, *flags)
+    config = seen["config"]
+    assert code == 0 and (seen["workdir"], seen["times"]) == ("a", 2)
+    assert (config.epochs, config.remat, config.seed, config.seeds) == (2.0, True, -3, 1)
+    assert type(config.epochs) is float and config.loss == "huber(delta=0.5) + 0.1 * mae()"
+    with pytest.raises(AttributeError):
+        config.new_key = 1
+
+
+def test_an_interrupt_says_that_the_run_can_go_on(monkeypatch, capsys):
+    def run(*, workdir: str) -> None:
+        """Runs.
+
+        Args:
+          workdir: folder.
+        """
+        raise KeyboardInterrupt
+
+    code, _, err = command(monkeypatch, capsys, run, "--workdir=a")
+    assert code == 130 and "goes on from the last checkpoint" in err
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch, capsys):
+    def run(*, workdir: str) -> None:
+        """Runs.
+
+        Args:
+          workdir: folder.
+        """
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command(monkeypatch, capsys, run, f"--workdir={os.sep}")
+
+
+def test_a_launcher_of_several_runs_wants_one_named_first(monkeypatch, capsys):
+    seen = []
+
+    def one(*, count: int = 1):
+        """Counts.
+
+        Args:
+          count: how many.
+        """
+        seen.append(count)
+
+    several = {"one": one, "other": lambda: None}
+    for arguments in ((), ("--count=2",), ("two",)):
+        code, _, err = command(monkeypatch, capsys, several, *arguments)
+        assert code == 2 and "say first which: one, other" in err
+    assert command(monkeypatch, capsys, several, "one", "--count=2")[0] == 0
+    assert seen == [2]
+    code, out, _ = command(monkeypatch, capsys, several, "one", "--help")
+    assert code == 0 and "--count: how many. [1]" in out
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault_of_ours():
+    code = (
+        "from rmjax import launch\ndef run():\n    while True: print('x' * 9999)\nlaunch.main(run)"
+    )
+    talker = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert talker.stdout.read(5) == b"xxxxx"
+    talker.stdout.close()
+    assert talker.stderr.read() == b"" and talker.wait() == 0

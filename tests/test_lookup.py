@@ -1,0 +1,132 @@
+"""Spec strings: what they bind, how sums are read, and the text of every refusal."""
+
+import re
+import types
+
+import pytest
+
+from rmjax import lookup
+from rmjax.errors import UserError
+
+
+def mse(score, rating, *, scale=1.0, name: str = ""):
+    return ("mse", score, rating, scale, name)
+
+
+def kinds(score, *, whole: int = 1, number: float = 1.0, yes: bool = False):
+    return (whole, number, yes)
+
+
+def huber(score, rating, target=None, *, delta):
+    return ("huber", score, rating, target, delta)
+
+
+def flat(score):
+    return ("flat", score)
+
+
+NAMES = {"mse": mse, "huber": huber, "flat": flat}
+KINDS = {"kinds": kinds}
+
+
+def test_a_spec_binds_its_options_and_leaves_the_arrays():
+    bound = lookup.bind(" mse(scale=-0.5, name='a, b') ", NAMES, key="loss")
+    assert bound(1, 2) == ("mse", 1, 2, -0.5, "a, b")
+    assert lookup.bind("mse()", NAMES, key="loss")(1, 2) == ("mse", 1, 2, 1.0, "")
+    assert lookup.bind("huber(delta=[1, True])", NAMES, key="loss")(1, 2)[-1] == [1, True]
+    assert lookup.arrays(lookup.bind("huber(delta=1.0)", NAMES, key="loss")) == {
+        "score": True,
+        "rating": True,
+        "target": False,
+    }
+
+
+def test_options_are_of_the_annotated_kind():
+    bound = lookup.bind("kinds(whole=2, number=3, yes=True)", KINDS, key="loss")
+    assert bound(0) == (2, 3, True)
+    for option, want in (
+        ("whole=2.0", "a whole number"),
+        ("whole=True", "a whole number"),
+        ("number='x'", "a number"),
+        ("number=False", "a number"),
+        ("yes=1", "True or False"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"kinds({option}) must be {want}")):
+            lookup.bind(f"kinds({option})", KINDS, key="loss")
+    with pytest.raises(UserError, match="must be a quoted string"):
+        lookup.bind("mse(name=1)", NAMES, key="loss")
+
+
+@pytest.mark.parametrize(
+    ("spec", "coefs"),
+    [
+        ("mse()", [1]),
+        ("mse() + 0.1 * huber(delta=1)", [1, 0.1]),
+        ("mse() - 0.1 * huber(delta=1)", [1, -0.1]),
+        ("-0.1 * mse() + 2 * flat()", [-0.1, 2]),
+        ("mse() - -3 * flat()", [1, 3]),
+        ("-mse()", [-1]),
+        ("mse() - (flat() - 0.5 * huber(delta=1))", [1, -1, 0.5]),
+        ("2 * (mse() + 3 * flat())", [2, 6]),
+    ],
+)
+def test_a_sum_multiplies_out(spec, coefs):
+    found = lookup.terms(spec, NAMES, key="loss")
+    assert [t.coef for t in found] == coefs
+    assert [t.name for t in found] == _order(spec)
+    assert found[0].function(5, 6)[0] == "mse"
+
+
+def _order(spec):
+    return sorted((n for n in NAMES if n in spec), key=spec.index)
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("mze()", "there is no 'mze'; did you mean 'mse'? (known: flat, huber, mse)"),
+        ("quux()", "there is no 'quux'; known: flat, huber, mse"),
+        ("mse(scael=2)", "mse() has no option 'scael'; did you mean 'scale'? (known: name, scale)"),
+        ("flat(scale=2)", "flat() has no option 'scale'; it takes none"),
+        ("mse(score=2)", "mse() has no option 'score'; did you mean 'scale'?"),
+        ("mse(**{})", "mse() has no option None; known: name, scale"),
+        ("huber()", "huber() needs delta"),
+        ("mse(scale=x)", "mse(scale=x) is not a plain value; write a number"),
+        ("mse(scale={[]: 1})", "mse(scale={[]: 1}) is not a plain value"),
+        ("mse(scale=1, scale=2)", "mse() has scale more than once"),
+        ("mse", "cannot read 'mse'; write a name with named options in brackets"),
+        ("mse(2.0)", "cannot read 'mse(2.0)'; write a name with named options in brackets"),
+        ("mse(", "cannot read 'mse('; write a name with its options in brackets"),
+        ("", "cannot read ''; write a name"),
+        ("losses.mse()", "cannot read 'losses.mse()'"),
+        ("'2' * mse()", "cannot read \"'2' * mse()\""),
+        ("mse() * 2", "cannot read 'mse() * 2'"),
+        ("mse() + flat() + 2 * mse()", "has ['mse'] more than once; merge the terms"),
+    ],
+)
+def test_every_refusal_names_key_and_fix(spec, text):
+    with pytest.raises(UserError) as caught:
+        lookup.terms(spec, NAMES, key="loss")
+    assert str(caught.value).startswith("config key 'loss': ")
+    assert text in str(caught.value)
+
+
+def test_a_lone_spec_takes_no_sum():
+    with pytest.raises(UserError, match="config key 'data': cannot read"):
+        lookup.bind("mse() + flat()", NAMES, key="data")
+
+
+def test_a_table_holds_what_the_modules_define():
+    def module(name, **functions):
+        made = types.ModuleType(name)
+        for key, function in functions.items():
+            copy = types.FunctionType(function.__code__, {}, key)
+            copy.__module__ = name
+            setattr(made, key, copy)
+        made.imported = lookup.bind
+        return made
+
+    one, two = module("one", mse=mse, _hidden=flat), module("two", flat=flat)
+    assert lookup.table(one, two) == {"mse": one.mse, "flat": two.flat}
+    with pytest.raises(ValueError, match="mse is defined in one and three"):
+        lookup.table(one, module("three", mse=mse))
