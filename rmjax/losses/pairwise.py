@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from rmjax.losses import shapes
+
 Pairs = Float[Array, "*B"]
 
 
@@ -42,6 +44,7 @@ def bradley_terry(
     """
     if target is not None and margins is not None:
         raise ValueError("target and margins both say how strong a preference is; give one")
+    shapes.same(chosen=chosen, margins=margins)
     margin = 0.0 if margins is None else margins
     loss = lambda gap: -jax.nn.log_sigmoid(gap - margin)
     return _both_ways(loss, chosen, rejected, target, label_smoothing, center)
@@ -183,6 +186,7 @@ def rao_kupper(
     tie: 1 where raters saw no difference, else 0.
     Source: Rao & Kupper 1967; for reward models Liu, Ge & Zhu 2024.
     """
+    shapes.same(chosen=chosen, tie=tie)
     gap = _gap(chosen, rejected)
     width = jax.nn.softplus(tie_width)
     win = -jax.nn.log_sigmoid(gap - width)
@@ -204,6 +208,7 @@ def _both_ways(
     _share(label_smoothing=label_smoothing)
     if center < 0:
         raise ValueError(f"center must not be negative, got {center}")
+    shapes.same(chosen=chosen, target=target)
     gap = _gap(chosen, rejected)
     if target is None and not label_smoothing:
         value = loss(gap)
@@ -214,10 +219,7 @@ def _both_ways(
 
 
 def _gap(chosen: Pairs, rejected: Pairs) -> Pairs:
-    if jnp.shape(chosen) != jnp.shape(rejected):
-        raise ValueError(
-            f"chosen {jnp.shape(chosen)} and rejected {jnp.shape(rejected)} differ in shape"
-        )
+    shapes.same(chosen=chosen, rejected=rejected)
     return jnp.asarray(chosen, jnp.float32) - rejected
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rmjax.losses import shapes
+
 Texts = Float[Array, "*B"]
 
 
@@ -15,6 +17,7 @@ def mse(score: Texts, rating: Texts) -> Texts:
 
     Source: Gauss 1809. Twice the half-squared error of the worked figures.
     """
+    shapes.same(score=score, rating=rating)
     return jnp.square(score - rating)
 
 
@@ -23,6 +26,7 @@ def mae(score: Texts, rating: Texts) -> Texts:
 
     Source: Laplace 1774.
     """
+    shapes.same(score=score, rating=rating)
     return jnp.abs(score - rating)
 
 
@@ -35,6 +39,7 @@ def huber(score: Texts, rating: Texts, *, delta: float = 1.0) -> Texts:
     """
     if not delta > 0:
         raise ValueError(f"delta must be positive, got {delta}")
+    shapes.same(score=score, rating=rating)
     size = jnp.abs(score - rating)
     inside = jnp.minimum(size, delta)
     return inside * (size - inside / 2)
@@ -46,6 +51,7 @@ def binary_cross_entropy(score: Texts, probability: Texts) -> Texts:
     probability: the target, in [0, 1]: a label, or a rating on its scale.
     Source: Cox 1958.
     """
+    shapes.same(score=score, probability=probability)
     return -(
         probability * jax.nn.log_sigmoid(score) + (1 - probability) * jax.nn.log_sigmoid(-score)
     )
@@ -64,6 +70,7 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
     log_probs = jax.nn.log_softmax(logits)
+    shapes.same(logits=logits[..., 0], label=label)
     own = jnp.take_along_axis(log_probs, label[..., None], axis=-1)[..., 0]
     return -(1 - label_smoothing) * own - label_smoothing * jnp.mean(log_probs, axis=-1)
 
@@ -74,6 +81,7 @@ def votes(logits: Float[Array, "*B C"], shares: Float[Array, "*B C"]) -> Texts:
     shares: of each class among the raters, summing to 1.
     Source: Peterson et al. 2019 (arXiv:1908.07086) eq. 2.
     """
+    shapes.same(logits=logits, shares=shares)
     return -jnp.sum(shares * jax.nn.log_softmax(logits), axis=-1)
 
 
@@ -84,6 +92,7 @@ def ordinal(score: Texts, thresholds: Float[Array, " C1"], label: Int[Array, "*B
     label: class of the text, from 0 to len(thresholds).
     Source: McCullagh 1980, proportional odds.
     """
+    shapes.same(score=score, label=label)
     last = thresholds.shape[0]
     upper = thresholds[jnp.minimum(label, last - 1)]
     lower = thresholds[jnp.maximum(label - 1, 0)]
@@ -106,5 +115,6 @@ def gaussian_nll(
     """
     if low >= high:
         raise ValueError(f"low must be below high, got {low} and {high}")
+    shapes.same(score=score, log_variance=log_variance, rating=rating)
     v = jnp.clip(log_variance, low, high)
     return (v + jnp.square(rating - score) * jnp.exp(-v)) / 2

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -109,6 +110,16 @@ def choices(workdir: Path) -> dict[str, Any] | None:
     return read_json(path)["choices"] if path.exists() else None
 
 
+def changes(workdir: Path) -> list[str]:
+    """What is not as it was when the run in this folder began; only if nothing is, resuming is bit for bit."""
+
+    def flat(found: Mapping[str, Any]) -> dict[str, Any]:
+        return found["versions"] | {k: found[k] for k in ("devices", "cores", "revision")}
+
+    before, now = flat(read_json(workdir / "environment.json")), flat(environment())
+    return [f"{k} {before.get(k)} there, {now[k]} now" for k in now if before.get(k) != now[k]]
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices, revision and command line."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
@@ -124,8 +135,6 @@ def environment() -> dict[str, Any]:
 
 def command() -> str:
     """The command line that started this process, to be typed again."""
-    import shlex
-
     main = getattr(sys.modules["__main__"], "__spec__", None)
     start = ["python", "-m", main.name] if main else ["python", sys.argv[0]]
     return shlex.join([*start, *sys.argv[1:]])

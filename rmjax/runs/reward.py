@@ -79,6 +79,10 @@ def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, An
     start = checkpoint.latest(home / "checkpoints/last") or 0
     if start:
         progress.CONSOLE.print(f"going on from step {start} of {steps}")
+        if changed := folder.changes(home):
+            progress.CONSOLE.print(
+                f"note: {'; '.join(changed)}: the result may differ from an unbroken run's in its last digits"
+            )
     validate, metric = _validation(config, parts)
     try:
         with progress.bar(steps, start) as shown:

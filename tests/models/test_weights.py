@@ -86,9 +86,15 @@ def test_the_table_names_each_array_and_each_parameter_once():
 
 def test_missing_and_surplus_arrays_are_named(tmp_path):
     gone = "encoder.layer.1.output.dense.bias"
-    write(tmp_path, **{gone: None, "cls.bias": np.zeros(2, np.float32)})
-    with pytest.raises(UserError, match=rf"missing \['{gone}'\], surplus \['cls.bias'\]"):
-        load_bert(tmp_path)
+    more = {"cls.bias": np.zeros(2, np.float32)}
+    for changes, missing, surplus in (
+        ({gone: None}, rf"\['{gone}'\]", "none"),
+        (more, "none", r"\['cls.bias'\]"),
+        ({gone: None, **more}, rf"\['{gone}'\]", r"\['cls.bias'\]"),
+    ):
+        write(tmp_path, **changes)
+        with pytest.raises(UserError, match=f"missing {missing}, surplus {surplus}"):
+            load_bert(tmp_path)
 
 
 @pytest.mark.parametrize(

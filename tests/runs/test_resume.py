@@ -1,6 +1,7 @@
 """Kills and SIGTERM in real processes, and divergence: the same command goes on, bit for bit."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -21,10 +22,10 @@ from rmjax.train import checkpoint, metrics
 HOME = Path(__file__).parents[2]
 LINES = {
     "model": "tiny_encoder(width=16, layers=1)", "data": "synthetic_ratings(count=60)", "dropout": 0.2, "seeds": 2,
-    "parallel": "one_device()", "dtype": "float32", "batch_size": 4, "epochs": 4.0,
+    "parallel": "one_device()", "dtype": "float32", "batch_size": 4, "epochs": 16.0,
     "save_every": 6, "log_every": 2, "validations": 2,
 }  # fmt: skip
-STEPS = 36
+STEPS = 144
 
 
 def start(home):
@@ -60,12 +61,15 @@ def test_killed_and_stopped_run_ends_as_the_unbroken_one(tmp_path):
     reward.run(config=lines, workdir=str(whole))
 
     saves = broken / "checkpoints/last"
+    amid_a_save = lambda: any("tmp" in p.name for p in saves.glob("*"))
+    points = sorted(random.sample(range(2, STEPS // 4), 2))
+    for moment in (amid_a_save, *(lambda at=at: step(broken) >= at for at in points)):
+        process = start(broken)
+        wait_for(process, moment)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, points
     process = start(broken)
-    wait_for(process, lambda: any("tmp" in p.name for p in saves.glob("*")))  # amid a save
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process = start(broken)
-    wait_for(process, lambda: step(broken) > STEPS // 2)
+    wait_for(process, lambda: step(broken) > STEPS // 3)
     process.terminate()
     printed = " ".join(process.communicate()[1].split())  # the console folds long lines
     assert process.returncode == 0

@@ -1,0 +1,186 @@
+"""What every loss of the table owes the step: a new loss is held to it, or fails here for want of an example."""
+
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from rmjax import lookup
+from rmjax.losses import LOSSES
+from rmjax.train import objective
+
+# Arrays of two rows of three by the names that losses use; two slots weigh nothing.
+SHAPE = (2, 3)
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "score": RNG.normal(size=SHAPE),
+    "rating": RNG.normal(size=SHAPE),
+    "probability": RNG.uniform(size=SHAPE),
+    "log_variance": RNG.normal(size=SHAPE),
+    "chosen": RNG.normal(size=SHAPE),
+    "rejected": RNG.normal(size=SHAPE),
+    "margins": RNG.uniform(size=SHAPE),
+    "target": RNG.uniform(size=SHAPE),
+    "tie": np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]),
+    "logits": RNG.normal(size=(*SHAPE, 4)),
+    "shares": RNG.dirichlet(np.ones(4), SHAPE),
+    "thresholds": np.array([-1.0, 0.2, 1.5]),
+    "tie_width": np.array(0.3),
+}
+ARRAYS = {name: x.astype(np.float32) for name, x in ARRAYS.items()} | {
+    "label": np.array([[0, 1, 2], [3, 1, 0]], np.int32)
+}
+WEIGHT = np.array([[1.0, 0.0, 2.0], [0.5, 0.0, 1.5]], np.float32)
+REFUSED = {("margins", "target")}  # combinations that a loss may not take together
+DIFFERENTIABLE = (
+    "score",
+    "log_variance",
+    "chosen",
+    "rejected",
+    "logits",
+    "thresholds",
+    "tie_width",
+)
+
+
+def calls():
+    """(name, arrays) for every loss with every combination of its optional arrays."""
+    for name, loss in LOSSES.items():
+        wanted = lookup.arrays(loss)
+        optional = [n for n, required in wanted.items() if not required]
+        for k in range(len(optional) + 1):
+            for extra in itertools.combinations(optional, k):
+                if extra not in REFUSED:
+                    given = [n for n, required in wanted.items() if required or n in extra]
+                    yield pytest.param(name, given, id=f"{name}({', '.join(given)})")
+
+
+def pick(names, source=ARRAYS):
+    return {n: jnp.asarray(source[n]) for n in names}
+
+
+def split(arrays):
+    """(those with a gradient, the others)."""
+    moving = {n: x for n, x in arrays.items() if n in DIFFERENTIABLE}
+    return moving, {n: x for n, x in arrays.items() if n not in moving}
+
+
+def value_and_grad(loss, arrays):
+    moving, still = split(arrays)
+    total = lambda moving: (lambda v: (jnp.sum(v), v))(loss(**moving, **still))
+    (_, value), grad = jax.value_and_grad(total, has_aux=True)(moving)
+    return value, grad
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_source_is_cited_and_hyperparameters_have_defaults(name):
+    assert "Source:" in inspect.getdoc(LOSSES[name])
+    for p in inspect.signature(LOSSES[name]).parameters.values():
+        if p.kind is inspect.Parameter.KEYWORD_ONLY:
+            assert p.default is not inspect.Parameter.empty, p.name
+        else:
+            assert p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.name in ARRAYS
+
+
+@pytest.mark.parametrize(("name", "given"), calls())
+def test_one_value_an_example_jitted_or_not(name, given):
+    loss, arrays = LOSSES[name], pick(given)
+    value, grad = value_and_grad(loss, arrays)
+    assert value.shape == SHAPE and value.dtype == jnp.float32
+    alone = {n: x[1, 2] if x.shape[:2] == SHAPE else x for n, x in arrays.items()}
+    np.testing.assert_allclose(loss(**alone), value[1, 2], rtol=1e-6)  # no example sees another
+    jitted = jax.jit(lambda arrays: value_and_grad(loss, arrays))(arrays)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), jitted, (value, grad))
+    assert any(np.any(g != 0) for g in grad.values())
+
+
+@pytest.mark.parametrize(("name", "given"), calls())
+def test_value_and_gradient_are_finite_at_extremes(name, given):
+    far = np.array([[-1000.0, 1000.0, 0.0], [-1000.0, 1000.0, 0.0]], np.float32)
+    other = np.zeros(SHAPE, np.float32)
+    logits = np.zeros((*SHAPE, 4), np.float32)
+    logits[..., 0] = far
+    extremes = {"score": far, "log_variance": far.T.reshape(SHAPE), "logits": logits}
+    for pair in ((far, other), (other, far), (far, far), (far / 2, -far / 2)):
+        arrays = ARRAYS | extremes | {"chosen": pair[0], "rejected": pair[1]}
+        value, grad = value_and_grad(LOSSES[name], pick(given, arrays))
+        assert np.all(np.isfinite(value)), value
+        for array, g in grad.items():
+            assert np.all(np.isfinite(g)), (array, g)
+
+
+@pytest.mark.parametrize(("name", "given"), calls())
+def test_slots_of_weight_zero_change_nothing(name, given):
+    weight = "pair_weight" if "chosen" in given else "text_weight"
+    terms = [lookup.Term(1.0, name, LOSSES[name])]
+    goal = objective.create(terms, lambda params, frozen, batch, rng: {**batch, **params}, {})
+
+    def run(arrays):
+        moving, still = split(pick(given, arrays))
+        batch = still | {weight: jnp.asarray(WEIGHT)}
+        assert goal.weights(batch)[name] == WEIGHT.sum()
+        total = lambda params: goal.sums(params, {}, batch, None)[0][name]
+        return jax.value_and_grad(total)(moving)
+
+    def spoil(x, by):
+        held = WEIGHT.reshape(SHAPE + (1,) * (x.ndim - 2)) == 0 if x.shape[:2] == SHAPE else False
+        return np.where(held, by, x).astype(x.dtype)
+
+    want = run(ARRAYS)
+    for by in (3, np.nan, np.inf):
+        spoiled = {
+            n: spoil(x, by) if x.dtype == np.float32 else spoil(x, 1) for n, x in ARRAYS.items()
+        }
+        jax.tree.map(np.testing.assert_array_equal, run(spoiled), want)
+    for g in want[1].values():
+        assert g.shape[:2] != SHAPE or np.all(g[WEIGHT == 0] == 0)
+
+
+@pytest.fixture
+def unchecked():
+    """As in a run, where nothing checks annotations or ranks."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with jax.numpy_rank_promotion("allow"):
+        yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("name", "given"), calls())
+def test_shapes_that_would_broadcast_are_refused(name, given):
+    loss = LOSSES[name]
+    arrays = {n: x[0] if x.shape[:2] == SHAPE else x for n, x in pick(given).items()}
+    for n in arrays.keys() - {"thresholds", "tie_width"}:
+        with pytest.raises(ValueError, match="differ in shape"):
+            loss(**arrays | {n: arrays[n][:, None]})
+
+
+OUTSIDE = {
+    "label_smoothing": (-0.1, 1.0),
+    "center": (-1.0,),
+    "margin": (0.0,),
+    "cap": (0.0,),
+    "scale": (0.0, float("nan")),
+    "gamma": (-1.0,),
+    "barrier": (-1.0,),
+    "flip_rate": (-0.1, 0.5),
+    "delta": (0.0,),
+    "low": (10.0,),
+    "high": (-10.0,),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_hyperparameters_outside_their_range_are_refused(name):
+    loss = LOSSES[name]
+    arrays = pick([n for n, required in lookup.arrays(loss).items() if required])
+    for p in inspect.signature(loss).parameters.values():
+        if p.kind is inspect.Parameter.KEYWORD_ONLY:
+            for value in OUTSIDE[p.name]:
+                with pytest.raises(ValueError, match=p.name):
+                    loss(**arrays, **{p.name: value})
