@@ -179,7 +179,7 @@ def tokenize(
     """Examples of rated texts or pairs, and notes on what was cut."""
     if loaded.paired:
         return examples.from_pairs(records, tokenizer, max_length)
-    return examples.from_rated(records, tokenizer, max_length, loaded.scale), []
+    return examples.from_rated(records, tokenizer, max_length, loaded.scale)
 
 
 def hashes(loaded: Data) -> dict[str, str]:

@@ -100,8 +100,8 @@ def from_rated(
     tokenizer: Tokenizer,
     max_length: int,
     scale: tuple[int, int] | None,
-) -> Examples:
-    """Examples of rated texts.
+) -> tuple[Examples, list[str]]:
+    """Examples of rated texts, and a note on texts that had to be cut.
 
     scale: lowest and highest rating, whole numbers, where known: adds label (the rating rounded half up, from
       0), probability (the rating on [0, 1]) and, where raters' own ratings are known, shares [N, C].
@@ -123,15 +123,16 @@ def from_rated(
             classes = np.arange(low, high + 1, dtype=np.float64)
             per_text["shares"] = _shares(records, np.floor, classes)
     names = sorted({r.domain for r in records})
+    tokens, cut = tokenizer.encode_pairs([""] * len(records), [r.text for r in records], max_length)
     return Examples(
-        tokens=tokenizer.encode([r.text for r in records], max_length),
+        tokens=tokens,
         weight=np.array([r.weight for r in records], np.float32),
         domain=np.array([names.index(r.domain) for r in records]),
         per_text=per_text,
         votes=_shares(records, lambda v: v, np.unique(np.concatenate([r.ratings for r in records])))
         if known
         else None,
-    )
+    ), [f"{cut} texts cut at {max_length} tokens"] if cut else []
 
 
 def _shares(records: Sequence[RatedText], to_class, classes: np.ndarray) -> np.ndarray:

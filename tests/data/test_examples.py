@@ -21,7 +21,7 @@ def rated(panels, domains="a", scale=(-3, 3)):
         RatedText(str(i), domains[i % len(domains)], str(i), f"text {i}", float(np.mean(p)), tuple(map(float, p)))
         for i, p in enumerate(panels)
     ]  # fmt: skip
-    return examples.from_rated(records, BYTES, 32, scale)
+    return examples.from_rated(records, BYTES, 32, scale)[0]
 
 
 def wins(panel, other):
@@ -105,8 +105,14 @@ def test_label_probability_and_shares_on_a_scale():
         rated([[1], [0, 3]], scale=(0, 2))
 
 
+def test_texts_that_had_to_be_cut_are_counted():
+    texts = [RatedText(f"{i}", "d", f"{i}", "a" * n, 1.0) for i, n in enumerate((6, 7, 30))]
+    found, notes = examples.from_rated(texts, BYTES, 8, None)
+    assert list(found.lengths) == [8, 8, 8] and notes == ["2 texts cut at 8 tokens"]
+
+
 def rated_without_panel():
-    return examples.from_rated([RatedText("0", "d", "0", "a", 1.0)], BYTES, 32, (0, 2))
+    return examples.from_rated([RatedText("0", "d", "0", "a", 1.0)], BYTES, 32, (0, 2))[0]
 
 
 def test_given_pairs_keep_order_weight_margin_and_target():

@@ -94,7 +94,8 @@ def test_padding_of_packed_batches_is_at_most_a_twentieth(found):
     tokenizer = Tokenizer.from_file(assets.folder("minilm") / "tokenizer.json")
     for domains in (("movie",), human_ratings.DOMAINS):
         records = [r for r in found["train"] if r.domain in domains]
-        texts = examples.from_rated(records, tokenizer, 256, (-4, 4))
+        texts, notes = examples.from_rated(records, tokenizer, 256, (-4, 4))
+        assert notes == []
         for size in (1, 2, 4):
             drawn = pipeline.batches(texts, seed=0, epochs=1.0, batch_size=32, group_size=size)
             assert drawn.padding <= 0.05, (domains, size, drawn.padding)
