@@ -102,7 +102,8 @@ def train(
                 now = time.perf_counter()
                 tally = tally._replace(compile_seconds=tally.compile_seconds + now - clock)
                 clock, window = now, [(means, 0, 0)]  # its tokens are not timed
-            due = end or stop.is_set()
+            stopping = stop.is_set()  # asked once: a signal that comes later finds the next step
+            due = end or stopping
             if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
                 continue
             bad = np.atleast_1d(layout.value(state.bad_step))  # waits for the device; one a seed
@@ -128,7 +129,7 @@ def train(
                     )
             if due or k % every.save == 0:
                 save()
-            if stop.is_set() and not end:
+            if stopping and not end:
                 raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")
             clock = time.perf_counter()
     return tally
