@@ -136,6 +136,16 @@ def test_sigterm_saves_at_once_and_goes_on(tmp_path, unbroken):
     assert steps == [3, 4, 5, 6, 8, 9, 12]
 
 
+def test_sigterm_amid_a_validation_is_saved_with_the_next_step(tmp_path):
+    def validate(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"validation/w": 0.0}
+
+    with pytest.raises(loop.Stopped, match=f"after step 6 of {STEPS}; saved"):
+        train(tmp_path, every=loop.Every(100, 5, 100), validate=validate)
+    assert checkpoint.latest(tmp_path / "checkpoints/last") == 6
+
+
 @pytest.mark.parametrize(("poison", "kept"), [(0, None), (2, None), (4, 3), (11, 9)])
 def test_a_bad_state_is_never_saved(tmp_path, poison, kept):
     with pytest.raises(loop.Diverged) as error:
