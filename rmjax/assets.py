@@ -184,8 +184,14 @@ def _members(path: Path, asset: Asset) -> Iterator[tuple[str, bytes]]:
 def locked(name: str) -> Iterator[None]:
     """Holds the cache's lock of that name: other processes wait."""
     path = cache() / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"the cache {cache()} cannot be written to: {error.strerror}; set RMJAX_CACHE to another folder"
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -75,6 +75,10 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
         if parameter.annotation is ConfigDict:
             loaded[name], argv = _config(name, config, argv)
             for key, value in loaded[name].items():
+                if type(value) not in DEFINE:
+                    raise UserError(
+                        f"--{name}: key '{key}' is {value!r}; write a string, number or bool"
+                    )
                 DEFINE[type(value)](f"{name}.{key}", value, "", flag_values=known)
         else:
             default = None if parameter.default is inspect.Parameter.empty else parameter.default

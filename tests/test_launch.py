@@ -70,6 +70,7 @@ CONFIG_MISTAKES = {
     "--config.dtype=float16": ("'dtype'", "bfloat16"),
     "--config.dropout=1.5": ("'dropout'", "1.5"),
     "--config.batch_size=0": ("'batch_size'", "at least 1"),
+    "--config.seed=-1": ("'seed'", "negative"),
     "--config.epochs=nan": ("'epochs'", "positive and finite"),
     "--config.max_length=4": ("'max_length'", "8..512"),
     "--config.max_length=4096": ("'max_length'", "8..512"),
@@ -104,6 +105,28 @@ def test_a_bad_line_of_data_is_named(fails, tmp_path):
     path.write_text('{"text": "fine", "rating": 1}\n{"text": \n{"text": "unrated"}\n')
     text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
     assert f"{path}: line 2: is not JSON" in text and "line 3: needs" in text
+
+
+def test_half_a_surrogate_pair_is_no_text(fails, tmp_path):
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"text": "fine", "rating": 1}\n{"text": "cut \\ud83d", "rating": 1}\n')
+    text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
+    assert f"{path}: line 2: is not JSON in UTF-8" in text and "surrogates" in text
+
+
+def test_a_cache_that_cannot_be_written_to(fails, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RMJAX_CACHE", str(tmp_path / "file/cache"))
+    text = fails(reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}")
+    assert "file/cache cannot be written to: Not a directory; set RMJAX_CACHE" in text
+
+
+def test_a_config_value_that_no_flag_can_hold(fails, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import ml_collections\ndef get_config(): return ml_collections.ConfigDict({'sizes': (1, 2)})"
+    )
+    assert "key 'sizes' is (1, 2)" in fails(reward.run, f"--config={path}", "--workdir=x")
 
 
 def test_a_config_file_with_a_fault_of_its_own(fails, tmp_path):

@@ -1,5 +1,6 @@
 """The `data` line of a config: records in three splits, the same shape whatever the source."""
 
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rmjax import assets
@@ -61,7 +62,9 @@ def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high:
     scale = (low, high) if low != high else None
     read = sources.read(path)
     if test:
-        others = [sources.read(validation), sources.read(test)]
+        # Records that do not name their domain are of the training file's, whatever these files are called.
+        domain = PurePosixPath(path).name.split(".")[0]
+        others = [sources.read(other, domain) for other in (validation, test)]
         parts = [list(read.records), *(list(o.records) for o in others)]
         notes = [note for part in (read, *others) for note in part.notes]
     else:
@@ -81,6 +84,11 @@ def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high:
                 f"config key 'data': no record of {path} falls into {name}; name files for each split"
             )
     train, held, last = parts
+    if not {r.domain for r in train} & {r.domain for r in held}:
+        raise UserError(
+            f"config key 'data': no record of {validation or path} has a domain that is trained on, so there is "
+            "nothing to choose the best model by; mend the field domain"
+        )
     return Data(train, held, last, scale, notes)
 
 

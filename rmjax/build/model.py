@@ -33,7 +33,11 @@ def pretrained(*, source: str = "minilm", pooling: str = "mean") -> Backbone:
         raise UserError(f"config key 'model': no folder {source!r}; name one with config.json, model.safetensors "
                         "and tokenizer.json, or 'minilm'")  # fmt: skip
     config, weights = safetensors.load_bert(folder)
-    return Backbone(config, weights, Tokenizer.from_file(folder / "tokenizer.json"), pooling)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(f"{folder}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
+                        f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
+    return Backbone(config, weights, tokenizer, pooling)
 
 
 def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> Backbone:

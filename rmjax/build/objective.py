@@ -66,7 +66,12 @@ def create(
 
 
 def _source(missing: list[str]) -> str:
-    heads = {"logits": "classes()", "thresholds": "ordinal()", "log_variance": "gaussian()"}
+    heads = {
+        "logits": "classes()",
+        "thresholds": "ordinal()",
+        "log_variance": "gaussian()",
+        "tie_width": "scalar()",
+    }
     for name, head in heads.items():
         if name in missing:
             return f"the head {head} offers; set head={head!r}"

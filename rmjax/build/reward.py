@@ -63,6 +63,8 @@ def plan(config: Any) -> Plan:
     for key in ("seeds", "batch_size", "group_size", "microbatches", "log_every", "save_every"):
         if c[key] < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")
+    if c.seed < 0:
+        raise UserError(f"config key 'seed': must not be negative, got {c.seed}")
     for key in ("epochs", "validations"):
         if not 0 < c[key] < float("inf"):
             raise UserError(f"config key '{key}': must be positive and finite, got {c[key]}")
@@ -147,6 +149,9 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         ]
     except ValueError as error:
         raise UserError(f"config keys 'frozen', 'rates': {error}") from error
+    if any(np.any(parts[0][1][k] != held[k]) for _, held in parts[1:] for k in held):
+        raise UserError("config key 'frozen': these parameters start at random, and all seeds would share the "
+                        "first one's; freeze pretrained ones, or set seeds=1")  # fmt: skip
     made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
     first = states[0]
     if c.seeds > 1:

@@ -21,7 +21,8 @@ PAIR_ARRAYS = ("margins", "target", "tie")
 class Examples:
     """Texts as token ids, what is known of each, and the rule that groups them.
 
-    weight, domain: of each text [N]; groups never mix domains.
+    ids: of each text's record [N].
+    weight, domain: of each text [N]; groups never mix domains; a pair of rated texts weighs their product.
     per_text: arrays [N] or [N, C] that losses may name: rating, and label, shares, probability on a scale.
     votes: shares of the panel's ratings [N, V], ascending in the rating; None where unknown.
     given: {"margins", "target": [N / 2]} where texts 2i and 2i + 1 are a given pair, chosen first;
@@ -29,6 +30,7 @@ class Examples:
     """
 
     tokens: list[np.ndarray]
+    ids: Sequence[str]
     weight: np.ndarray
     domain: np.ndarray
     per_text: Mapping[str, np.ndarray]
@@ -59,7 +61,12 @@ class Examples:
             place = {"chosen": np.array([0]), "rejected": np.array([1])}
             return {**place, "pair_weight": self.weight[group[:1]], **known}
         votes = None if self.votes is None else self.votes[group]
-        return all_pairs(self.per_text["rating"][group], votes, offer)
+        found = all_pairs(self.per_text["rating"][group], votes, offer)
+        weight = self.weight[group]
+        found["pair_weight"] = (
+            found["pair_weight"] * weight[found["chosen"]] * weight[found["rejected"]]
+        )
+        return found
 
 
 def all_pairs(
@@ -126,6 +133,7 @@ def from_rated(
     tokens, cut = tokenizer.encode_pairs([""] * len(records), [r.text for r in records], max_length)
     return Examples(
         tokens=tokens,
+        ids=[r.id for r in records],
         weight=np.array([r.weight for r in records], np.float32),
         domain=np.array([names.index(r.domain) for r in records]),
         per_text=per_text,
@@ -177,6 +185,7 @@ def from_pairs(
     both = lambda values: np.repeat(np.array(values), 2)
     return Examples(
         tokens=[t for i in keep for t in (chosen[i], rejected[i])],
+        ids=[records[i].id for i in keep for _ in range(2)],
         weight=both([records[i].weight for i in keep]).astype(np.float32),
         domain=both([names.index(records[i].domain) for i in keep]),
         per_text={},

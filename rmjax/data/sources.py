@@ -30,17 +30,18 @@ class _Bad(Exception):
     """What is wrong with one line, its field named."""
 
 
-def read(path: str) -> Read:
+def read(path: str, domain: str = "") -> Read:
     """Reads {"text", "rating" | "ratings"} or {"prompt", "chosen", "rejected"} records.
 
     path: .jsonl, .jsonl.gz, .json (one object a line) or .parquet; or hf://datasets/ORG/NAME/FILE.
-      Optional fields: id, document, domain (default: the file's stem), weight; of pairs margin and votes,
+      Optional fields: id, document, domain, weight; of pairs margin and votes,
       [for chosen, for rejected] or with a third number of ties. chosen, rejected and prompt are strings or
       lists of {"role", "content"} messages; what both lists begin with joins the prompt. Pairs that are empty
       or identical are dropped and counted.
+    domain: of records that do not name theirs; default: the file's stem.
     Raises: UserError naming the file, the first bad lines and their fields; or that nothing is left.
     """
-    stem = PurePosixPath(path).name.split(".")[0]
+    stem = domain or PurePosixPath(path).name.split(".")[0]
     records: list[Record] = []
     bad, kinds, dropped = [], set(), 0
     for number, row in _rows(path):
@@ -87,7 +88,9 @@ def _rows(path: str) -> Iterator[tuple[int, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                    json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+                    yield number, row
                 except ValueError as error:
                     yield number, _Bad(f"is not JSON in UTF-8: {error}")
     except FileNotFoundError as error:

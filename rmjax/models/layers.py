@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
+# Accelerators would otherwise multiply float32 in fewer bits.
+PRECISION = {"float32": "highest", "bfloat16": None}
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(
@@ -26,7 +29,9 @@ def project(
 
 def _dot(a: Array, b: Array, contract: tuple, dtype: str) -> Array:
     a, b = a.astype(dtype), b.astype(dtype)
-    return jax.lax.dot_general(a, b, (contract, ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        a, b, (contract, ((), ())), precision=PRECISION[dtype], preferred_element_type=jnp.float32
+    )
 
 
 def _project_forward(x, kernel, dtype):
@@ -135,9 +140,12 @@ def attend(
     A query that may look at nothing (padding) gets a mean over keys: finite, and read by nobody.
     """
     query, key, value = (x.astype(dtype) for x in (query * query.shape[-1] ** -0.5, key, value))
-    logits = jnp.einsum("rthe,rshe->rhts", query, key, preferred_element_type=jnp.float32)
+    product = functools.partial(
+        jnp.einsum, precision=PRECISION[dtype], preferred_element_type=jnp.float32
+    )
+    logits = product("rthe,rshe->rhts", query, key)
     weights = jax.nn.softmax(jnp.where(mask, logits, -1e9), axis=-1).astype(dtype)
-    return jnp.einsum("rhts,rshe->rthe", weights, value, preferred_element_type=jnp.float32)
+    return product("rhts,rshe->rthe", weights, value)
 
 
 class Attention(nn.Module):

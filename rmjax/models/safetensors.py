@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from rmjax.errors import UserError
 from rmjax.models import names, presets
@@ -23,6 +23,10 @@ def load_bert(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
         config = presets.bert(hf)
         with safe_open(folder / "model.safetensors", framework="numpy") as file:
             stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a handle, not a mapping)
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder}/model.safetensors: cannot be read: {error}; is it whole, or a git-lfs pointer?"
+        ) from error
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: {error}; a model folder needs config.json and model.safetensors"

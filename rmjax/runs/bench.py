@@ -19,6 +19,7 @@ from rmjax.errors import UserError
 from rmjax.runs import progress, speed
 
 WARM_UP = 2  # steps before the clock starts: one compiles, one fills caches
+WIDE = {"width": 768, "layers": 12, "heads": 12, "mlp_width": 3072}  # beside the config's backbone
 PAIR_GROUP = 4  # texts drawn together where pairs are measured: 6 pairs for 4 forward passes
 
 
@@ -40,8 +41,7 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     chosen = build.plan(config)
     loaded = chosen.records()
     small = chosen.backbone()
-    shape = dataclasses.replace(small.config, width=768, layers=12, heads=12, mlp_width=3072)
-    wide = small._replace(config=shape, weights={})
+    wide = small._replace(config=dataclasses.replace(small.config, **WIDE), weights={})
     lines = []
     for dtype in asked:
         matmul = speed.matmul_rate(dtype)

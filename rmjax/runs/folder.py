@@ -127,7 +127,7 @@ def environment() -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0]}
         | {n: importlib.metadata.version(n) for n in names},
         "devices": [str(d) for d in jax.devices()],
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "revision": _revision(),
         "command": command(),
     }

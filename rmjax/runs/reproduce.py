@@ -16,7 +16,7 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
       table: name of the table: vader_table4.
       workdir: folder to write to; default: runs/tables/NAME.
       runs: folders of finished reward runs on human ratings whose models are added as rows, separated
-        by commas.
+        by commas; default: those in runs/.
 
     Returns: {"table": its name, "rows": its records}.
     Raises: UserError on an unknown table, or naming the folder that is no such run.
@@ -24,7 +24,8 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
     if table not in TABLES:
         raise UserError(f"--table: there is no {table!r}; known: {', '.join(sorted(TABLES))}")
     home = Path(workdir or f"runs/tables/{table}")
-    folders = [Path(name.strip()) for name in runs.split(",") if name.strip()]
+    named = [Path(name.strip()) for name in runs.split(",") if name.strip()]
+    folders = named or _finished(Path("runs"))
     progress.CONSOLE.print(f"making {table}: under a minute")
     made = TABLES[table](folders)
     for ending, text in FORMATS.items():
@@ -32,3 +33,13 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
     print(FORMATS["md"](made), end="")
     progress.CONSOLE.print(f"Done: {home}/table.md, .csv, .tex, .json")
     return {"table": table, "rows": [dict(record) for record in made.records]}
+
+
+def _finished(home: Path) -> list[Path]:
+    """The folders in `home` of finished reward runs on human ratings."""
+    found = []
+    for path in sorted(home.glob("*/results.json")):
+        data = folder.read_json(path.parent / "config.json")["data"]
+        if folder.read_json(path)["experiment"] == "reward" and data.startswith("human_ratings("):
+            found.append(path.parent)
+    return found

@@ -107,10 +107,10 @@ def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, An
 
 
 def _diverged(home: Path, parts: build.Parts, error: loop.Diverged) -> str:
-    batch, records = parts.batches[error.seed], parts.data.train
+    batch = parts.batches[error.seed]
     epoch, place = divmod(error.step, len(batch.plans[0]))
     texts = np.concatenate(batch.plans[epoch][place])
-    names = [records[i // 2 if parts.data.paired else i].id for i in texts[:8]]
+    names = dict.fromkeys(batch.examples.ids[int(i)] for i in texts[:8])
     kept = checkpoint.latest(home / "checkpoints/last")
     saved = (
         f"that of step {kept} is the last good checkpoint"

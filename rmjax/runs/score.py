@@ -52,6 +52,7 @@ def _rows(lines: Iterable[bytes], name: str, paired: bool) -> Iterator[dict[str,
             continue
         try:
             row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except ValueError as error:
             raise UserError(f"{name}, line {number}: is not JSON in UTF-8: {error}") from error
         wanted = ("text",)
@@ -97,7 +98,11 @@ def _writing(name: str) -> Iterator[TextIO]:
         return
     partial = Path(f"{name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        file = open(partial, "w", encoding="utf-8")  # noqa: SIM115 (as in _reading)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be written: {error.strerror}") from error
+    try:
+        with file:
             yield file
         os.replace(partial, name)
     finally:

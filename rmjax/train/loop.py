@@ -113,12 +113,12 @@ def train(
             tally, values = _close(window, tally, layout, time.perf_counter() - clock)
             log(k, values)
             progress(k, values)
-            window = []
+            window, improved = [], False
             if end or k % every.validate == 0:
                 found = validate(state)
                 log(k, found)
                 progress(k, found)
-                if found[best_metric] > highest:
+                if improved := found[best_metric] > highest:
                     highest = found[best_metric]
                     params = {"params": layout.get(state.params)}
                     checkpoint.save(
@@ -127,7 +127,8 @@ def train(
                         params,
                         {**describe, "step": k, "metric": best_metric, "value": highest},
                     )
-            if due or k % every.save == 0:
+            # After a new best too, or a resumed run could find one from its own future.
+            if due or improved or k % every.save == 0:
                 save()
             if stopping and not end:
                 raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")

@@ -21,9 +21,7 @@ class Writer:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(partial, path)
         self._file = path.open("a")
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=start + 1 if start else None
-        )
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line; NaN and infinities become null."""

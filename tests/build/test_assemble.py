@@ -79,6 +79,8 @@ def test_frozen_parameters_get_no_state_and_rates_must_match():
     assert all(name.startswith("transformer/") for name in parts.frozen)
     moments = [x for x in jax.tree.leaves(parts.state.opt_state) if np.ndim(x)]
     assert sum(x.size for x in moments) == 2 * sum(x.size for x in parts.state.params.values())
+    with pytest.raises(UserError, match="'frozen'.* start at random, and all seeds would share"):
+        assemble(frozen="^transformer/tokens", seeds=2)
     with pytest.raises(UserError, match="'rates'"):
         assemble(rates='{"^nothing": 0.5}')
 

@@ -111,3 +111,13 @@ def test_one_process_prepares_at_a_time(small, monkeypatch):
     monkeypatch.setattr(data.builder, "load", watched)
     assert len(data.human_ratings().train) > 100
     assert refused == [True]
+
+
+def test_files_of_each_split_are_of_one_domain_unless_they_say_so(tmp_path):
+    names = [jsonl(tmp_path / f"{n}.jsonl", RATED[i : i + 3]) for i, n in enumerate("abc")]
+    found = data.file(path=names[0], validation=names[1], test=names[2])
+    assert {r.domain for part in found[:3] for r in part} == {"a"}
+    other = jsonl(tmp_path / "d.jsonl", [row | {"domain": "else"} for row in RATED[:3]])
+    assert data.file(path=names[0], validation=names[1], test=other).test[0].domain == "else"
+    with pytest.raises(UserError, match="no record of .*d.jsonl has a domain that is trained on"):
+        data.file(path=names[0], validation=other, test=names[2])

@@ -49,6 +49,7 @@ def test_mistakes_are_named_before_anything_loads(loss, pair_arrays, message):
         ("cross_entropy()", TEXTS | {"label"}, "needs logits, which the head classes() offers"),
         ("ordinal()", TEXTS | {"label"}, "needs thresholds, which the head ordinal() offers"),
         ("gaussian_nll()", TEXTS, "needs log_variance, which the head gaussian() offers"),
+        ("rao_kupper()", {"chosen", "rejected"}, "needs tie_width, which the head scalar() offers"),
         ("bradley_terry()", TEXTS, "needs chosen, rejected, which pairs offer; set group_size"),
         ("mse() + hinge()", TEXTS, "needs chosen, rejected, which pairs offer"),
         ("votes()", TEXTS | {"logits"}, "needs shares, which rated texts with a known scale"),

@@ -162,3 +162,18 @@ def test_an_array_that_the_data_lack_is_refused(make, offer, text):
     with pytest.raises(UserError, match=f"config key 'pair_arrays': {text}"):
         examples.check_offer(make(), [offer])
     examples.check_offer(rated([[1], [2]]), ["margins", "target", "tie"])
+
+
+def test_a_pair_of_rated_texts_weighs_the_product_of_their_weights():
+    known = [(1.0, 2.0), (2.0, 0.5), (3.0, 0.0)]  # rating, weight
+    texts = [RatedText(f"{i}", "d", "0", "a", r, weight=w) for i, (r, w) in enumerate(known)]
+    found = examples.from_rated(texts, BYTES, 8, None)[0].pairs(np.array([0, 1, 2]), ())
+    order = np.lexsort((found["rejected"], found["chosen"]))
+    assert found["chosen"][order].tolist() == [1, 2, 2]
+    np.testing.assert_allclose(found["pair_weight"][order], [1 / 3, 0, 0])
+
+
+def test_a_dropped_pair_moves_no_id():
+    known = [("a", "b"), ("longer than", "longer that"), ("c", "d")]
+    pairs = [Pair(f"{i}", "d", "0", "", *sides) for i, sides in enumerate(known)]
+    assert examples.from_pairs(pairs, BYTES, 8)[0].ids == ["0", "0", "2", "2"]

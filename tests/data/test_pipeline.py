@@ -19,6 +19,7 @@ def made(count, seed=0, given=False):
     rating = rng.integers(-2, 3, count).astype(np.float32)
     return Examples(
         tokens=[np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(rng.integers(1, 30, count))],
+        ids=[f"{i}" for i in range(count)],
         weight=rng.random(count).astype(np.float32) + 0.5,
         domain=rng.integers(0, 2, count),
         per_text={} if given else {"rating": rating, "shares": rng.random((count, 3), np.float32)},
@@ -176,7 +177,7 @@ def test_seeds_stack_and_keep_what_they_train_on():
 @given(st.lists(st.integers(1, 9) | st.integers(1, 400), max_size=40), st.integers(1, 3))
 def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
     tokens = [np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(lengths)]
-    examples, seen, shapes = Examples(tokens, np.ones(0), np.ones(0), {}), [], set()
+    examples, seen, shapes = Examples(tokens, [], np.ones(0), np.ones(0), {}), [], set()
     for batch, texts, places in pipeline.score_batches(
         tokens, pad_id=PAD, rows_multiple=multiple, budget=512
     ):

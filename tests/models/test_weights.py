@@ -10,6 +10,8 @@ import pytest
 from jax.sharding import PartitionSpec
 from safetensors.numpy import save_file
 
+from rmjax.build import model
+from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, names, presets, shardings
 from rmjax.models.safetensors import load_bert
@@ -151,3 +153,17 @@ def test_large_parameters_are_split_over_fsdp_and_tensor_and_the_rest_is_everywh
     assert all(len(axes) <= len(shapes[path]) for path, axes in found.items())
     big = {path for path, shape in shapes.items() if np.prod(shape) >= 32 * 32}
     assert big <= want.keys()
+
+
+def test_a_file_that_is_no_safetensors_is_named(tmp_path):
+    write(tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="model.safetensors: cannot be read: .*git-lfs"):
+        load_bert(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    write(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(Tokenizer.bytes().to_json())
+    with pytest.raises(UserError, match="tokenizer.json has 259 tokens, the weights beside it 11"):
+        model.pretrained(source=str(tmp_path))

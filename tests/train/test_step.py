@@ -41,7 +41,7 @@ def examples(count=180, seed=0):
     tokens = [rng.integers(1, 64, rng.integers(3, 12)).astype(np.int32) for _ in range(count)]
     rating = np.array([t.mean() / 16 - 2 for t in tokens], np.float32)
     weight = rng.uniform(0.2, 2, count).astype(np.float32)
-    return Examples(tokens, weight, np.zeros(count, np.int64), {"rating": rating})
+    return Examples(tokens, [], weight, np.zeros(count, np.int64), {"rating": rating})
 
 
 # A row holds one group or two short ones, so that most devices have texts: three batches of 20 groups.
