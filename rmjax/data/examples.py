@@ -116,7 +116,8 @@ def from_rated(
     """
     rating = np.array([r.rating for r in records], np.float32)
     per_text: dict[str, np.ndarray] = {"rating": rating}
-    known = bool(records) and all(r.ratings for r in records)
+    panels = [r.ratings for r in records]
+    known = bool(panels) and all(panels)
     if scale is not None:
         low, high = scale
         for record in records:
@@ -128,7 +129,7 @@ def from_rated(
         per_text["probability"] = (rating - low) / (high - low)
         if known:
             classes = np.arange(low, high + 1, dtype=np.float64)
-            per_text["shares"] = _shares(records, np.floor, classes)
+            per_text["shares"] = shares([np.floor(r.ratings) for r in records], classes)
     names = sorted({r.domain for r in records})
     tokens, cut = tokenizer.encode_pairs([""] * len(records), [r.text for r in records], max_length)
     return Examples(
@@ -137,16 +138,15 @@ def from_rated(
         weight=np.array([r.weight for r in records], np.float32),
         domain=np.array([names.index(r.domain) for r in records]),
         per_text=per_text,
-        votes=_shares(records, lambda v: v, np.unique(np.concatenate([r.ratings for r in records])))
-        if known
-        else None,
+        votes=shares(panels, np.unique(np.concatenate(panels))) if known else None,
     ), [f"{cut} texts cut at {max_length} tokens"] if cut else []
 
 
-def _shares(records: Sequence[RatedText], to_class, classes: np.ndarray) -> np.ndarray:
-    counts = np.zeros((len(records), len(classes)), np.float32)
-    for i, record in enumerate(records):
-        np.add.at(counts[i], np.searchsorted(classes, to_class(np.array(record.ratings))), 1)
+def shares(panels: Sequence[Sequence[float] | np.ndarray], classes: np.ndarray) -> np.ndarray:
+    """The share of each text's ratings [N] that each of the ascending `classes` [C] has: [N, C]."""
+    counts = np.zeros((len(panels), len(classes)), np.float32)
+    text = np.repeat(np.arange(len(panels)), [len(p) for p in panels])
+    np.add.at(counts, (text, np.searchsorted(classes, np.concatenate(panels))), 1)
     return counts / counts.sum(axis=1, keepdims=True)
 
 

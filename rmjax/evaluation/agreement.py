@@ -63,10 +63,16 @@ def noise_ceiling(
     Source: Spearman 1910, Brown 1910; the root: attenuation, Spearman 1904.
     """
     rng = np.random.default_rng(seed)
+    sizes = [len(r) for r in ratings]
+    single, text = np.concatenate(ratings), np.repeat(np.arange(len(ratings)), sizes)
+    place = np.concatenate([np.arange(n) for n in sizes])
     halves = []
     for _ in range(SPLITS):
-        parts = [rng.permutation(r) for r in ratings]
-        first, second = (np.array([np.mean(p[k::2]) for p in parts]) for k in (0, 1))
+        shuffled = single[np.lexsort((rng.random(len(text)), text))]  # within each panel
+        first, second = (
+            np.bincount(text, shuffled * own) / np.bincount(text, own)
+            for own in (place % 2 == 0, place % 2 == 1)
+        )
         halves.append(ranking.pearson(first, second, resamples))
     half = np.mean(halves, axis=0)
     with np.errstate(invalid="ignore"):

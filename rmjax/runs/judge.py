@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from rmjax.data import examples
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.evaluation import agreement, calibration, ranking, statistics
 from rmjax.rewards import rules
@@ -217,9 +218,9 @@ def _targets(records: Sequence[Record]) -> np.ndarray:
     texts = [cast(RatedText, r) for r in records]
     if not all(r.ratings for r in texts):
         return 0.5 + 0.5 * np.sign(_gaps(_ratings(texts)))
-    distinct = np.unique(np.concatenate([r.ratings for r in texts]))
-    shares = [[np.mean(np.array(r.ratings) == v) for v in distinct] for r in texts]
-    return calibration.vote_shares(np.array(shares))
+    panels = [r.ratings for r in texts]
+    distinct = np.unique(np.concatenate(panels))
+    return calibration.vote_shares(examples.shares(panels, distinct))
 
 
 def _some(records: list[Record]) -> tuple[list[Record], np.ndarray]:

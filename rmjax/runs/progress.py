@@ -20,7 +20,7 @@ from rmjax.train.metrics import Log
 
 CONSOLE = Console(stderr=True, highlight=False)
 if not CONSOLE.is_terminal:
-    CONSOLE.width = 120  # a log file folds nothing, and 80 columns would fold the table
+    CONSOLE.width = 132  # of a log file: 80 columns would fold the table
 SECONDS = 15.0  # between lines where no terminal is
 
 
