@@ -42,11 +42,10 @@ def _project_backward(dtype, saved, cotangent):
     x, kernel = saved
     lead = tuple(range(x.ndim - 1))  # all leading axes at once: flattening first is slower on CPU
     dx = _dot(cotangent, kernel, ((cotangent.ndim - 1,), (1,)), dtype)
-    if kernel.shape[0] <= kernel.shape[1]:
-        return dx, _dot(x, cotangent, (lead, lead), dtype)
-    return dx, _dot(
-        cotangent, x, (lead, lead), dtype
-    ).T  # XLA on CPU copies the first: the narrower
+    if dtype == "float32" and kernel.shape[0] > kernel.shape[1]:
+        # XLA on CPU copies the first operand: the narrower here. (Its bfloat16 product has no such form.)
+        return dx, _dot(cotangent, x, (lead, lead), dtype).T
+    return dx, _dot(x, cotangent, (lead, lead), dtype)
 
 
 project.defvjp(_project_forward, _project_backward)

@@ -1,0 +1,37 @@
+"""The step in bfloat16, compiled as users have it: tests switch off optimizations, among them those that may fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+CODE = """
+import jax
+from configs.reward import get_config
+from rmjax.build import reward as build
+c = get_config("tiny")
+c.update({"model": "tiny_encoder(width=32, layers=1)", "data": "synthetic_ratings(count=60)", "batch_size": 8})
+plan = build.plan(c)
+for dtype in build.DTYPES:
+    parts = build.assemble(c, plan, plan.records(), dtype)
+    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(parts.batches[0][0]))
+    print(float(means["loss"].value), float(means["grad_norm"].value))
+"""
+
+
+def test_a_fully_optimized_step_agrees_with_float32():
+    changed = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {k: v for k, v in os.environ.items() if k not in changed}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    full, half = (np.array(line.split(), float) for line in done.stdout.splitlines())
+    np.testing.assert_allclose(half, full, rtol=2e-2)
+    assert np.any(half != full)
