@@ -75,6 +75,19 @@ def read(path: str, domain: str = "") -> Read:
     return Read(records, notes)
 
 
+def parse(line: bytes, number: int) -> Any:
+    """The value of a line of JSON; line 1 may open with a byte-order mark.
+
+    Raises: ValueError where it is none, or holds half a surrogate pair, which is no text.
+    """
+    try:
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise ValueError(f"is not JSON in UTF-8: {error}") from error
+    return value
+
+
 def _rows(path: str) -> Iterator[tuple[int, Any]]:
     """Line numbers and parsed lines; a line that is no JSON comes as the _Bad that says so."""
     try:
@@ -88,11 +101,9 @@ def _rows(path: str) -> Iterator[tuple[int, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                    json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
-                    yield number, row
+                    yield number, parse(line, number)
                 except ValueError as error:
-                    yield number, _Bad(f"is not JSON in UTF-8: {error}")
+                    yield number, _Bad(str(error))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:

@@ -73,11 +73,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """Token ids int32 of each text, its end cut so that special tokens included it has <= max_length."""
-        room = max_length - self._tokenizer.num_special_tokens_to_add(False)
-        plain = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        for encoding in plain:
-            encoding.truncate(room)
-        return [_ids(self._tokenizer.post_process(e, None, True)) for e in plain]
+        return self.encode_pairs([""] * len(texts), texts, max_length)[0]
 
     def encode_pairs(
         self, prompts: Sequence[str], completions: Sequence[str], max_length: int

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from rmjax.data import sources
 from rmjax.errors import UserError
 from rmjax.runs import progress, scoring
 
@@ -51,10 +52,9 @@ def _rows(lines: Iterable[bytes], name: str, paired: bool) -> Iterator[dict[str,
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            row = sources.parse(line, number)
         except ValueError as error:
-            raise UserError(f"{name}, line {number}: is not JSON in UTF-8: {error}") from error
+            raise UserError(f"{name}, line {number}: {error}") from error
         wanted = ("text",)
         if isinstance(row, dict) and "text" not in row and paired:
             wanted = ("prompt", "completion")
