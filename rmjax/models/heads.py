@@ -20,23 +20,31 @@ def pool(
     positions: Int[Array, "R T"],
     segments: Int[Array, "R T"],
     score_at: Int[Array, "R P"],
+    branches: Int[Array, "R T"] | None = None,
     *,
     pooling: str,
 ) -> Float[Array, "R P D"]:
     """One vector per text: the mean over its tokens, its first token or its last.
 
     score_at: index of each text's last token, known from lengths; slots without a text point at 0.
-    Raises: ValueError on another pooling.
+    branches: of `positions.Places`: a shared prompt's tokens are each completion's own.
+    Raises: ValueError on another pooling, or "first" with branches, which have their first token elsewhere.
     """
     take = lambda x, at: jnp.take_along_axis(x, at, axis=1)
     if pooling == "last":
         return take(hidden, score_at[..., None])
     if pooling == "first":
+        if branches is not None:
+            raise ValueError("pooling 'first' cannot be had where prompts are shared")
         return take(hidden, (score_at - take(positions, score_at))[..., None])
     if pooling != "mean":
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
     own = segments[:, :, None] == take(segments, score_at)[:, None, :]
-    own = (own & (segments[:, :, None] > 0)).astype(hidden.dtype)
+    own &= segments[:, :, None] > 0
+    if branches is not None:
+        branch = branches[:, :, None]
+        own &= (branch == 0) | (branch == take(branches, score_at)[:, None, :])
+    own = own.astype(hidden.dtype)
     total = jnp.einsum("rtp,rtd->rpd", own, hidden, precision="highest")
     return total / jnp.maximum(jnp.sum(own, axis=1), 1.0)[..., None]
 
@@ -57,14 +65,21 @@ class Linear(nn.Module):
         return jnp.einsum("rpd,df->rpf", x, kernel, precision="highest") + bias[None, None]
 
 
+def hidden_layer(x: Float[Array, "R P D"], wanted: bool) -> Float[Array, "R P D"]:
+    """tanh of a projection of x in the caller's scope, if wanted: what BERT's and RoBERTa's classifiers begin with."""
+    return jnp.tanh(Linear(x.shape[-1], name="dense")(x)) if wanted else x
+
+
 class Scalar(nn.Module):
     """A score; with ties, also the Rao-Kupper tie width before its softplus."""
 
     ties: bool = False
+    hidden: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
         """{"score" [R, P]} and perhaps {"tie_width" []}."""
+        x = hidden_layer(x, self.hidden)
         outputs = {"score": Linear(1, name="score")(x)[..., 0]}
         if self.ties:
             outputs["tie_width"] = self.param("tie_width", nn.initializers.zeros, ())
@@ -75,10 +90,12 @@ class Classes(nn.Module):
     """A distribution over the ratings `values`; the score is its mean."""
 
     values: tuple[float, ...]
+    hidden: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
         """{"logits" [R, P, C], "score" [R, P]}."""
+        x = hidden_layer(x, self.hidden)
         logits = Linear(len(self.values), name="logits")(x)
         score = jnp.sum(jax.nn.softmax(logits) * jnp.array(self.values)[None, None], axis=-1)
         return {"logits": logits, "score": score}
@@ -126,7 +143,9 @@ class RewardModel(nn.Module):
         segments: Int[Array, "R T"],
         score_at: Int[Array, "R P"],
         row: Int[Array, " R"] | None = None,
+        branches: Int[Array, "R T"] | None = None,
     ) -> dict[str, Array]:
         """{"score" [R, P], ...} as the head offers; arguments as `Transformer` and `pool` say."""
-        hidden = self.transformer(tokens, positions, segments, row)
-        return self.head(pool(hidden, positions, segments, score_at, pooling=self.pooling))
+        hidden, _ = self.transformer(tokens, positions, segments, row, branches)
+        pooled = pool(hidden, positions, segments, score_at, branches, pooling=self.pooling)
+        return self.head(pooled)

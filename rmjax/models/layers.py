@@ -1,21 +1,27 @@
 """The parts of a block: projections in the run's number type, normalization, dropout by row.
 
-Legend: R rows, T query tokens, S key tokens, D width, F outputs, H heads, E head width.
+Legend: R rows, T query tokens, S key tokens, D width, F outputs, H heads, K key heads, E head width.
 """
 
+import dataclasses
 import functools
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
+
+from rmjax.models import positions as places
 
 # Accelerators would otherwise multiply float32 in fewer bits.
 PRECISION = {"float32": "highest", "bfloat16": None}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(
     x: Float[Array, "*B D"], kernel: Float[Array, "D F"], dtype: str
 ) -> Float[Array, "*B F"]:
@@ -24,6 +30,11 @@ def project(
     Plain autodiff would feed a float32 cotangent to the backward products, which loses the fast
     bfloat16 units; this derivative rounds the cotangent to `dtype` first.
     """
+    return cast(Array, _project(x, kernel, dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _project(x: Array, kernel: Array, dtype: str) -> Array:
     return _dot(x, kernel, ((x.ndim - 1,), (0,)), dtype)
 
 
@@ -35,7 +46,7 @@ def _dot(a: Array, b: Array, contract: tuple, dtype: str) -> Array:
 
 
 def _project_forward(x, kernel, dtype):
-    return project(x, kernel, dtype), (x.astype(dtype), kernel)
+    return _project(x, kernel, dtype), (x.astype(dtype), kernel)
 
 
 def _project_backward(dtype, saved, cotangent):
@@ -48,26 +59,84 @@ def _project_backward(dtype, saved, cotangent):
     return dx, _dot(x, cotangent, (lead, lead), dtype)
 
 
-project.defvjp(_project_forward, _project_backward)
+_project.defvjp(_project_forward, _project_backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """LoRA (Hu et al. 2022): a product of two thin kernels beside each projection whose path `targets` finds.
+
+    scale: on that product: alpha / rank, or alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).
+    """
+
+    rank: int
+    scale: float
+    dropout: float
+    targets: str
+
+
+class Parameters(NamedTuple):
+    """Of one projection; `adapter` is its pair of thin kernels [D, rank], [rank, F]."""
+
+    kernel: Float[Array, "D F"]
+    bias: Float[Array, " F"] | None
+    adapter: tuple[Float[Array, "D N"], Float[Array, "N F"]] | None
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias, [..., D] -> float32 [..., features]; `parameters` alone lets kernels share a product."""
+    """x @ kernel + bias, [..., D] -> float32 [..., features], and the adapter's product where one is meant for it."""
 
     features: int
     dtype: str
+    bias: bool = True
+    adapter: Adapter | None = None
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
-    def parameters(self, width: int) -> tuple[Array, Array]:
-        """The kernel [width, features] and the bias [features]."""
+    def parameters(self, width: int) -> Parameters:
+        """The parameters alone, so that projections of one input can share a product that `finish` ends."""
         kernel = self.param("kernel", self.kernel_init, (width, self.features))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        zeros, pair = nn.initializers.zeros, None
+        bias = self.param("bias", zeros, (self.features,)) if self.bias else None
+        path = "/".join(str(part) for part in self.path)
+        if self.adapter is not None and re.search(self.adapter.targets, path):
+            rank, bound = self.adapter.rank, width**-0.5
+            start = lambda: jax.random.uniform(
+                self.make_rng("params"), (width, rank), minval=-bound, maxval=bound
+            )
+            a = self.variable("lora", "a", start).value
+            # Zero at first: a fresh adapter changes nothing.
+            pair = a, self.variable("lora", "b", jnp.zeros, (rank, self.features)).value
+        return Parameters(kernel, bias, pair)
 
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B F"]:
-        """One projection."""
-        kernel, bias = self.parameters(x.shape[-1])
-        return _add_bias(project(x, kernel, self.dtype), bias)
+    def finish(
+        self, y: Float[Array, "*B F"], x: Float[Array, "*B D"], own: Parameters, row: Array | None
+    ) -> Float[Array, "*B F"]:
+        """The product y = x @ kernel with what else belongs to the projection."""
+        if own.bias is not None:
+            y = y + own.bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        if own.adapter is None or self.adapter is None:
+            return y
+        if row is not None and self.adapter.dropout:
+            x = drop(x, row, self.make_rng("dropout"), self.adapter.dropout)
+        thin = project(x, own.adapter[0], self.dtype)
+        return y + project(thin, own.adapter[1], self.dtype) * self.adapter.scale
+
+    def __call__(self, x: Float[Array, "*B D"], row: Array | None = None) -> Float[Array, "*B F"]:
+        """One projection; `row` as in `Dropout`, for the adapter's."""
+        own = self.parameters(x.shape[-1])
+        return self.finish(project(x, own.kernel, self.dtype), x, own, row)
+
+
+def project_jointly(
+    parts: Sequence[Dense], x: Float[Array, "*B D"], row: Array | None
+) -> list[Array]:
+    """What each of `parts` makes of x, by one product that reads x once."""
+    own = [dense.parameters(x.shape[-1]) for dense in parts]
+    joint = project(x, jnp.concatenate([p.kernel for p in own], axis=-1), parts[0].dtype)
+    ends = np.cumsum([dense.features for dense in parts])[:-1].tolist()
+    made = jnp.split(joint, ends, axis=-1)
+    return [d.finish(y, x, p, row) for d, y, p in zip(parts, made, own, strict=True)]
 
 
 @jax.custom_vjp
@@ -88,26 +157,25 @@ def _gelu_forward(x):
 gelu.defvjp(_gelu_forward, lambda slope, cotangent: (slope * cotangent,))
 
 
-def _add_bias(x: Array, bias: Array) -> Array:
-    return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+class Norm(nn.Module):
+    """Normalization of the last axis in float32: "layer" (Ba et al. 2016), or "rms" without mean and bias
+    (Zhang & Sennrich 2019)."""
 
-
-class LayerNorm(nn.Module):
-    """Layer normalization in float32 (Ba et al. 2016), variance by the two-pass formula."""
-
+    kind: str
     eps: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """Normalizes the last axis."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        centered = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+        """Normalizes the last axis; the variance by the two-pass formula."""
         shape = (1,) * (x.ndim - 1) + (-1,)
-        return centered * jax.lax.rsqrt(variance + self.eps) * scale.reshape(shape) + bias.reshape(
-            shape
-        )
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],)).reshape(shape)
+        if self.kind == "layer":
+            x = x - jnp.mean(x, axis=-1, keepdims=True)
+        power = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        y = x * jax.lax.rsqrt(power + self.eps) * scale
+        if self.kind == "rms":
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (x.shape[-1],)).reshape(shape)
 
 
 class Dropout(nn.Module):
@@ -122,47 +190,97 @@ class Dropout(nn.Module):
         """Zeroes entries at `rate` and scales the others up; the identity where row is None."""
         if row is None or self.rate == 0.0:
             return x
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), row)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
-        return jnp.where(keep, x / (1 - self.rate), 0.0)
+        return drop(x, row, self.make_rng("dropout"), self.rate)
+
+
+def drop(
+    x: Float[Array, "R T D"], row: Int[Array, " R"], key: Array, rate: float
+) -> Float[Array, "R T D"]:
+    """x with entries zeroed at `rate`, by a mask that row ids and `key` decide, and the others scaled up."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row)
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0.0)
 
 
 def attend(
     query: Float[Array, "R T H E"],
-    key: Float[Array, "R S H E"],
-    value: Float[Array, "R S H E"],
+    key: Float[Array, "R S K E"],
+    value: Float[Array, "R S K E"],
     mask: Bool[Array, "R 1 T S"],
     dtype: str,
+    scale: float,
+    bias: Float[Array, "R H T S"] | None = None,
 ) -> Float[Array, "R T H E"]:
     """Softmax attention: products in `dtype`, softmax and sums in float32.
 
+    Heads share keys in groups of H / K (Ainslie et al. 2023). bias: added to the logits.
     A query that may look at nothing (padding) gets a mean over keys: finite, and read by nobody.
     """
-    query, key, value = (x.astype(dtype) for x in (query * query.shape[-1] ** -0.5, key, value))
+    query, key, value = (x.astype(dtype) for x in (query * scale, key, value))
+    query = rearrange(query, "r t (k g) e -> r t k g e", k=key.shape[2])
     product = functools.partial(
         jnp.einsum, precision=PRECISION[dtype], preferred_element_type=jnp.float32
     )
-    logits = product("rthe,rshe->rhts", query, key)
+    logits = rearrange(product("rtkge,rske->rkgts", query, key), "r k g t s -> r (k g) t s")
+    logits = logits if bias is None else logits + bias
     weights = jax.nn.softmax(jnp.where(mask, logits, -1e9), axis=-1).astype(dtype)
-    return product("rhts,rshe->rthe", weights, value)
+    weights = rearrange(weights, "r (k g) t s -> r k g t s", k=key.shape[2])
+    return rearrange(product("rkgts,rske->rtkge", weights, value), "r t k g e -> r t (k g) e")
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017) over [R, T, D]."""
+    """Multi-head attention (Vaswani et al. 2017) of x [R, T, D] to itself, to a cache before it, or to `memory`.
+
+    The fields are those of `transformer.Config`.
+    """
 
     heads: int
+    kv_heads: int
+    head_width: int
+    biases: str
+    qk_norm_eps: float | None  # None: no norm
+    scale: float
     dtype: str
+    adapter: Adapter | None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "R T D"], mask: Bool[Array, "R 1 T T"]
-    ) -> Float[Array, "R T D"]:
-        """Mixes tokens where the mask allows."""
-        width = x.shape[-1]
-        names = ("query", "key", "value")
-        parts = [Dense(width, self.dtype, name=n).parameters(width) for n in names]
-        kernel, bias = (jnp.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
-        joint = _add_bias(project(x, kernel, self.dtype), bias)  # one product reads x once
-        q, k, v = rearrange(joint, "r t (n h e) -> n r t h e", n=3, h=self.heads)
-        mixed = rearrange(attend(q, k, v, mask, self.dtype), "r t h e -> r t (h e)")
-        return Dense(width, self.dtype, name="output")(mixed)
+        self,
+        x: Float[Array, "R T D"],
+        mask: Bool[Array, "R 1 T S"],
+        *,
+        bias: Float[Array, "R H T S"] | None = None,
+        turn: places.Turn | None = None,
+        row: Int[Array, " R"] | None = None,
+        memory: Float[Array, "R S D"] | None = None,
+        cache: dict[str, Any] | None = None,
+    ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
+        """Mixes tokens where the mask allows; the cache comes back with these tokens' keys and values in it.
+
+        turn: rotation of queries and keys. cache: {"key", "value" [R, S, K, E], "length" []}.
+        """
+        width, kv_width = self.heads * self.head_width, self.kv_heads * self.head_width
+        dense = lambda features, name: Dense(
+            features, self.dtype, self.biases in ("all", "qkv"), self.adapter, name=name
+        )
+        parts = [dense(width, "query"), dense(kv_width, "key"), dense(kv_width, "value")]
+        if memory is None:
+            q, k, v = project_jointly(parts, x, row)
+        else:
+            q, (k, v) = parts[0](x, row), project_jointly(parts[1:], memory, row)
+        q, k, v = (rearrange(y, "r t (h e) -> r t h e", e=self.head_width) for y in (q, k, v))
+        if self.qk_norm_eps is not None:
+            q = Norm("rms", self.qk_norm_eps, name="query_norm")(q)
+            k = Norm("rms", self.qk_norm_eps, name="key_norm")(k)
+        if turn is not None:
+            q, k = places.rotate(q, turn), places.rotate(k, turn)
+        if cache is not None:
+            start = (0, cache["length"], 0, 0)
+            put = lambda slots, new: jax.lax.dynamic_update_slice(
+                slots, new.astype(slots.dtype), start
+            )
+            k, v = put(cache["key"], k), put(cache["value"], v)
+            cache = cache | {"key": k, "value": v}
+        mixed = attend(q, k, v, mask, self.dtype, self.scale, bias)
+        output = Dense(x.shape[-1], self.dtype, self.biases == "all", self.adapter, name="output")
+        return output(rearrange(mixed, "r t h e -> r t (h e)"), row), cache

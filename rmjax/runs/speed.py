@@ -36,12 +36,12 @@ def model_flops(config: Config, lengths: np.ndarray) -> float:
     """FLOPs of one training pass over texts of these token counts: 6 x non-embedding parameters x tokens,
     plus attention's two products, 12 x layers x width x sum of squared lengths (backward counted twice).
     """
-    block = 4 * config.width**2 + 2 * config.width * config.mlp_width
-    lengths = lengths.astype(np.float64)
-    squares = np.sum(lengths**2) / (2 if config.causal else 1)
-    return float(
-        6 * config.layers * block * lengths.sum() + 12 * config.layers * config.width * squares
-    )
+    c, lengths = config, lengths.astype(np.float64)
+    heads = 2 * c.heads + 2 * c.kv_heads  # queries and outputs, keys and values
+    block = heads * c.head_width * c.width + (3 if c.gated else 2) * c.width * c.mlp_width
+    squares = np.sum(lengths**2) / (2 if c.kind == "decoder" else 1)
+    attention = 12 * c.layers * c.heads * c.head_width * squares
+    return float(6 * c.layers * block * lengths.sum() + attention)
 
 
 def peak_memory() -> int:

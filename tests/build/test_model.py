@@ -33,7 +33,7 @@ def test_small_models_are_of_the_size_asked(tiny):
     assert params["transformer/tokens"].shape == (backbone.tokenizer.vocab_size, 16)
     assert params["head/score/kernel"].shape == (16, 1)
     decoder = model.tiny_decoder(width=64, layers=3, pooling="mean")
-    assert decoder.config.causal and not backbone.config.causal
+    assert (decoder.config.kind, backbone.config.kind) == ("decoder", "encoder")
     assert (decoder.config.heads, decoder.config.layers, decoder.pooling) == (2, 3, "mean")
 
 

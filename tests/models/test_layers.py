@@ -36,6 +36,7 @@ def test_activations_and_their_slopes_are_the_formulas(name):
         "gelu": lambda x: x * special.ndtr(x),
         "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
         "relu": lambda x: np.maximum(x, 0),
+        "silu": lambda x: x * special.expit(x),
     }[name]
     value, pull = jax.vjp(transformer.ACTIVATIONS[name], jnp.array(x, jnp.float32))
     np.testing.assert_allclose(value, exact(x), rtol=1e-4, atol=1e-5)
@@ -43,29 +44,34 @@ def test_activations_and_their_slopes_are_the_formulas(name):
     np.testing.assert_allclose(pull(jnp.ones_like(value))[0], slope, rtol=1e-4, atol=1e-5)
 
 
-def test_layer_norm_is_the_formula():
-    module, x = layers.LayerNorm(eps=0.1), jnp.asarray(X * 3 + 100)
-    params = {"scale": jnp.arange(8.0), "bias": jnp.linspace(-1, 1, 8)}
+def test_norms_are_the_formulas():
+    x, scale, bias = jnp.asarray(X * 3 + 100), jnp.arange(8.0), jnp.linspace(-1, 1, 8)
     exact = np.asarray(x, np.float64)
     centered = exact - exact.mean(-1, keepdims=True)
-    want = centered / np.sqrt(exact.var(-1, keepdims=True) + 0.1) * np.arange(8) + np.linspace(
-        -1, 1, 8
-    )
-    np.testing.assert_allclose(module.apply({"params": params}, x), want, rtol=1e-4, atol=1e-4)
+    want = centered / np.sqrt(exact.var(-1, keepdims=True) + 0.1) * np.arange(8) + np.asarray(bias)
+    got = layers.Norm("layer", 0.1).apply({"params": {"scale": scale, "bias": bias}}, x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    want = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 0.1) * np.arange(8)
+    got = layers.Norm("rms", 0.1).apply({"params": {"scale": scale}}, x)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_attention_is_a_loop_over_heads_and_padding_is_finite():
-    query, key, value = (RNG.normal(size=(2, 4, 3, 5)).astype(np.float32) for _ in range(3))
+    query = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)  # 4 heads share 2 heads of keys
+    key, value = (RNG.normal(size=(2, 4, 2, 5)).astype(np.float32) for _ in range(2))
+    bias = RNG.normal(size=(2, 4, 4, 4)).astype(np.float32)
     mask = RNG.uniform(size=(2, 1, 4, 4)) < 0.5
     mask[0, 0, 1] = False
     mask[..., 3, 0] = True
-    got = layers.attend(*map(jnp.asarray, (query, key, value, mask)), "float32")
+    got = layers.attend(
+        *map(jnp.asarray, (query, key, value, mask)), "float32", 0.3, jnp.asarray(bias)
+    )
     assert np.all(np.isfinite(got))
-    for r, t, h in np.ndindex(2, 4, 3):
+    for r, t, h in np.ndindex(2, 4, 4):
         seen = mask[r, 0, t]
         if seen.any():
-            weight = np.exp(key[r, seen, h] @ query[r, t, h] / np.sqrt(5))
-            want = weight @ value[r, seen, h] / weight.sum()
+            weight = np.exp(0.3 * key[r, seen, h // 2] @ query[r, t, h] + bias[r, h, t, seen])
+            want = weight @ value[r, seen, h // 2] / weight.sum()
             np.testing.assert_allclose(got[r, t, h], want, rtol=1e-4, atol=1e-5)
 
 

@@ -34,7 +34,7 @@ def hidden(minilm):
         [(batch, order, places)] = score_batches(texts, pad_id=0, budget=64)
         assert batch["tokens"].shape == (1, 64)
         inputs = [batch[k] for k in ("tokens", "positions", "segments")]
-        found = np.asarray(apply[dtype](params, *inputs))[0]
+        found = np.asarray(apply[dtype](params, *inputs)[0])[0]
         own = {
             int(t): found[batch["segments"][0] == p + 1] for t, p in zip(order, places, strict=True)
         }

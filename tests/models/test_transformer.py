@@ -38,7 +38,7 @@ def make(name, **options):
 def model(request):
     params, apply = make(request.param)
     run = lambda tokens, positions=POSITIONS, segments=SEGMENTS: np.asarray(
-        apply(params, *map(jnp.asarray, (tokens, positions, segments)))
+        apply(params, *map(jnp.asarray, (tokens, positions, segments)))[0]
     )
     return CONFIGS[request.param], params, run
 
@@ -59,7 +59,7 @@ def reference(config, params, tokens):
         split = lambda at: dense(x, f"attention/{at}", i).reshape(len(x), config.heads, -1)
         q, k, v = (split(at) for at in ("query", "key", "value"))
         logits = np.einsum("the,she->hts", q, k) / np.sqrt(q.shape[-1])
-        if config.causal:
+        if config.kind == "decoder":
             logits = np.where(np.tri(len(x)), logits, -np.inf)
         mixed = np.einsum("hts,she->the", special.softmax(logits, axis=-1), v)
         return dense(mixed.reshape(len(x), -1), "attention/output", i)
@@ -72,12 +72,16 @@ def reference(config, params, tokens):
         return dense(h * smooth, "down", i)
 
     x = p["tokens"][tokens] + p["positions"][np.arange(len(tokens))]
-    if not config.pre_norm:
+    if config.norm_at == "post":
         x = norm(x + p["types"][0], "embedding_norm")
     for i in range(config.layers):
         for at, part in (("blocks/attention_norm", attention), ("blocks/mlp_norm", mlp)):
-            x = x + part(norm(x, at, i), i) if config.pre_norm else norm(x + part(x, i), at, i)
-    return norm(x, "final_norm") if config.pre_norm else x
+            x = (
+                x + part(norm(x, at, i), i)
+                if config.norm_at == "pre"
+                else norm(x + part(x, i), at, i)
+            )
+    return norm(x, "final_norm") if config.norm_at == "pre" else x
 
 
 def test_packed_texts_are_those_of_the_reference_alone(model):
@@ -97,7 +101,7 @@ def test_a_token_reaches_its_own_text_only_and_in_a_decoder_nothing_before(model
     tokens[0, at] = (tokens[0, at] + 1) % VOCAB
     changed = np.any(run(tokens) != before, axis=-1)
     want = np.zeros((R, T), bool)
-    want[0, (at if config.causal else 4) : 9] = True
+    want[0, (at if config.kind == "decoder" else 4) : 9] = True
     np.testing.assert_array_equal(changed[SEGMENTS > 0], want[SEGMENTS > 0])
 
 
@@ -114,7 +118,7 @@ def dropped(**options):
     params, apply = make("decoder", **options)
     inputs = [jnp.asarray(x) for x in (TOKENS, POSITIONS, SEGMENTS)]
     rngs = {"dropout": jax.random.key(0)}
-    return params, lambda params, row: apply(params, *inputs, row, rngs=rngs)
+    return params, lambda params, row: apply(params, *inputs, row, rngs=rngs)[0]
 
 
 def gradient(**options):
@@ -142,7 +146,12 @@ def test_dropout_is_by_row_id_and_off_without():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"heads": 3}, "width 8 is not a multiple of heads 3"), ({"activation": "tanh"}, "one of")],
+    [
+        ({"kv_heads": 3}, "heads 2 is not a multiple of kv_heads 3"),
+        ({"activation": "tanh"}, "activation must be one of"),
+        ({"windows": (0,)}, "windows has 1 numbers for 2 layers"),
+        ({"positions": "rotary"}, "positive rope_base"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
