@@ -14,7 +14,7 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, presets, safetensors
 from rmjax.models.transformer import Config, Transformer
-from rmjax.train.state import flatten
+from rmjax.train.state import gather
 
 
 class Backbone(NamedTuple):
@@ -122,7 +122,7 @@ def initialize(
       not cover the transformer.
     """
     one = jnp.zeros((1, 1), jnp.int32)
-    params = flatten(jax.jit(module.init)(rng, one, one, one + 1, one)["params"])
+    params = gather(jax.jit(module.init)(rng, one, one, one + 1, one))
     surplus = [k for k, w in weights.items() if k not in params or params[k].shape != w.shape]
     fresh = (
         [k for k in params if k.startswith("transformer/") and k not in weights] if weights else []

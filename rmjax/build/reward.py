@@ -194,7 +194,7 @@ def hashes(loaded: Data) -> dict[str, str]:
 
 def _offered(module: RewardModel, params: Params, batch: dict[str, np.ndarray]) -> set[str]:
     inputs = [batch[name] for name in ("tokens", "positions", "segments", "score_at")]
-    arrays = jax.eval_shape(module.apply, {"params": state.unflatten(params)}, *inputs)
+    arrays = jax.eval_shape(module.apply, state.collections(params), *inputs)
     return {*arrays, *batch}
 
 

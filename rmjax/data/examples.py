@@ -1,7 +1,8 @@
 """From records to token ids, and to the groups of texts that share a row with the pairs they form.
 
 Which pairs exist depends on (seed, epoch) alone, never on packing.
-Legend: N texts, K texts in a group, Q pairs of a group, V distinct ratings, C classes.
+Legend: N texts, M scored places (one a text; one a step of a process), K texts in a group, Q pairs of a group,
+V distinct ratings, C classes.
 """
 
 import dataclasses
@@ -22,36 +23,65 @@ class Examples:
     """Texts as token ids, what is known of each, and the rule that groups them.
 
     ids: of each text's record [N].
-    weight, domain: of each text [N]; groups never mix domains; a pair of rated texts weighs their product.
-    per_text: arrays [N] or [N, C] that losses may name: rating, and label, shares, probability on a scale.
+    weight: of each text [N]; a pair of rated texts weighs their product.
+    kin: [N]: texts may be grouped with those of the same number (of one domain, or answers to one prompt).
+    per_text: arrays [M] or [M, C] that losses may name: rating, and label, shares, probability on a scale.
     votes: shares of the panel's ratings [N, V], ascending in the rating; None where unknown.
-    given: {"margins", "target": [N / 2]} where texts 2i and 2i + 1 are a given pair, chosen first;
-      None for rated texts.
+    given: {"margins", "target": [N / 2]} where texts 2i and 2i + 1 are a given pair, chosen first; else None.
+    fixed: groups that the data name (answers to one prompt); None: groups are drawn.
+    ends: places in each text where a score is read; None: its last token.
+    share: rows keep what the texts of a group begin with alike once; exact in causal models only.
     """
 
-    tokens: list[np.ndarray]
+    tokens: Sequence[np.ndarray]
     ids: Sequence[str]
     weight: np.ndarray
-    domain: np.ndarray
+    kin: np.ndarray
     per_text: Mapping[str, np.ndarray]
     votes: np.ndarray | None = None
     given: Mapping[str, np.ndarray] | None = None
+    fixed: Sequence[np.ndarray] | None = None
+    ends: Sequence[np.ndarray] | None = None
+    share: bool = False
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text [N]."""
         return np.array([len(t) for t in self.tokens], np.int64)
 
+    @functools.cached_property
+    def first_place(self) -> np.ndarray:
+        """Where each text's scored places begin among all [N + 1]."""
+        counts = [1] * len(self.tokens) if self.ends is None else [len(e) for e in self.ends]
+        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def places(self, group: np.ndarray) -> int:
+        """How many scores are read of a group."""
+        return int(np.sum(self.first_place[group + 1] - self.first_place[group]))
+
+    def prefix(self, group: np.ndarray) -> int:
+        """How many tokens a row keeps once for the whole group; each text keeps one of its own at least."""
+        return shared_prefix([self.tokens[i] for i in group]) if self.share else 0
+
+    def length(self, group: np.ndarray) -> int:
+        """Tokens of a row that a group takes."""
+        return int(self.lengths[group].sum()) - (len(group) - 1) * self.prefix(group)
+
     def groups(self, rng: np.random.Generator, size: int) -> list[np.ndarray]:
-        """Indices of the texts of each group, in random order: given pairs, or up to `size` of one domain."""
-        if self.given is not None:
-            pairs = np.arange(len(self.tokens)).reshape(-1, 2)
-            return list(pairs[rng.permutation(len(pairs))])
-        found = []
-        for domain in np.unique(self.domain):
-            members = rng.permutation(np.flatnonzero(self.domain == domain))
+        """Indices of the texts of each group, in random order: those the data name, or up to `size` of one kin."""
+        if self.fixed is not None:
+            return [self.fixed[i] for i in rng.permutation(len(self.fixed))]
+        order, found = np.argsort(self.kin, kind="stable"), []
+        for members in np.split(order, np.flatnonzero(np.diff(self.kin[order])) + 1):
+            members = rng.permutation(members)
             found += [members[i : i + size] for i in range(0, len(members), size)]
         return [found[i] for i in rng.permutation(len(found))]
+
+    def rating(self, group: np.ndarray) -> np.ndarray:
+        """The rating of each text of a group [K]; of a given pair 1 and 0."""
+        if self.given is not None:
+            return np.array([1.0, 0.0], np.float32)
+        return self.per_text["rating"][self.first_place[group]]
 
     def pairs(self, group: np.ndarray, offer: Sequence[str]) -> dict[str, np.ndarray]:
         """The pairs of one group: `chosen`, `rejected` (places in the group), `pair_weight`, `offer`; each [Q]."""
@@ -61,12 +91,26 @@ class Examples:
             place = {"chosen": np.array([0]), "rejected": np.array([1])}
             return {**place, "pair_weight": self.weight[group[:1]], **known}
         votes = None if self.votes is None else self.votes[group]
-        found = all_pairs(self.per_text["rating"][group], votes, offer)
+        found = all_pairs(self.rating(group), votes, offer)
         weight = self.weight[group]
         found["pair_weight"] = (
             found["pair_weight"] * weight[found["chosen"]] * weight[found["rejected"]]
         )
         return found
+
+
+def singles(tokens: Sequence[np.ndarray]) -> Examples:
+    """Texts to score, of which nothing else is known."""
+    return Examples(tokens, [], np.ones(len(tokens), np.float32), np.zeros(len(tokens)), {})
+
+
+def shared_prefix(texts: Sequence[np.ndarray]) -> int:
+    """How many tokens all texts begin with alike, less than the shortest has; 0 of a single text."""
+    if len(texts) < 2:
+        return 0
+    shortest = min(map(len, texts)) - 1
+    differ = np.any([t[:shortest] != texts[0][:shortest] for t in texts[1:]], axis=0)
+    return int(np.argmax(differ)) if differ.any() else shortest
 
 
 def all_pairs(
@@ -136,7 +180,7 @@ def from_rated(
         tokens=tokens,
         ids=[r.id for r in records],
         weight=np.array([r.weight for r in records], np.float32),
-        domain=np.array([names.index(r.domain) for r in records]),
+        kin=np.array([names.index(r.domain) for r in records]),
         per_text=per_text,
         votes=shares(panels, np.unique(np.concatenate(panels))) if known else None,
     ), [f"{cut} texts cut at {max_length} tokens"] if cut else []
@@ -181,15 +225,15 @@ def from_pairs(
         values = [getattr(records[i], field) for i in keep]
         if all(v is not None for v in values):
             given[name] = np.array(values, np.float32)
-    names = sorted({r.domain for r in records})
     both = lambda values: np.repeat(np.array(values), 2)
     return Examples(
         tokens=[t for i in keep for t in (chosen[i], rejected[i])],
         ids=[records[i].id for i in keep for _ in range(2)],
         weight=both([records[i].weight for i in keep]).astype(np.float32),
-        domain=both([names.index(records[i].domain) for i in keep]),
+        kin=both(range(len(keep))),
         per_text={},
         given=given,
+        fixed=list(np.arange(2 * len(keep)).reshape(-1, 2)),
     ), notes
 
 

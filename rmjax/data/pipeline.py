@@ -22,14 +22,17 @@ class Shape:
 
     rows: int
     row_length: int
-    texts: int  # per row
+    places: int  # scored, per row
     pairs: int  # per row, 0 for single texts
+    groups: int  # per row
+    group_size: int  # texts of the largest group
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """`batches[k]` for k in range(len(batches)): tokens, segments, positions [R, T], score_at, text_weight and
-    the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R].
+    the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R]; where prompts are
+    shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G].
     """
 
     examples: Examples
@@ -37,6 +40,7 @@ class Batches:
     shape: Shape
     steps: int
     offer: tuple[str, ...]
+    lists: bool
     rows_multiple: int
     pad_id: int
 
@@ -49,8 +53,9 @@ class Batches:
         if not 0 <= k < self.steps:
             raise IndexError(f"step {k} of {self.steps}")
         epoch, place = divmod(k, len(self.plans[0]))
+        groups = self.plans[epoch][place]
         return assemble(
-            self.examples, self.plans[epoch][place], self.shape, self.offer, self.pad_id
+            self.examples, groups, self.shape, self.offer, lists=self.lists, pad_id=self.pad_id
         )
 
     @property
@@ -69,11 +74,13 @@ def batches(
     batch_size: int,
     group_size: int = 1,
     offer: Sequence[str] = (),
+    lists: bool = False,
     rows_multiple: int = 1,
     pad_id: int = 0,
 ) -> Batches:
     """Draws groups, then batches of exactly `batch_size` groups (an epoch's last may be smaller), then rows.
 
+    offer: the pairs' arrays to lay out. lists: whether to lay out each group as a list.
     rows_multiple: the number of rows is rounded up to a multiple of it (devices, micro-batches); which texts
       meet in which batch and row does not depend on it.
     """
@@ -86,7 +93,7 @@ def batches(
     plans = [plan_epoch(np.random.default_rng([seed, e])) for e in range(math.ceil(epochs))]
     steps = max(round(epochs * len(plans[0])), 1)
     shape = _bounds(examples, plans, rows_multiple)
-    return Batches(examples, plans, shape, steps, tuple(offer), rows_multiple, pad_id)
+    return Batches(examples, plans, shape, steps, tuple(offer), lists, rows_multiple, pad_id)
 
 
 def assemble(
@@ -94,40 +101,65 @@ def assemble(
     groups: Sequence[np.ndarray],
     shape: Shape,
     offer: Sequence[str],
-    pad_id: int,
+    *,
+    lists: bool = False,
+    pad_id: int = 0,
 ) -> Batch:
     """Lays groups into rows; everything beyond them has weight 0."""
-    r, t, p, q = shape.rows, shape.row_length, shape.texts, shape.pairs
-    batch, used, texts = _empty(shape, pad_id)
-    batch["text_weight"] = np.zeros((r, p), np.float32)
-    batch["row"] = np.arange(r, dtype=np.int32)
+    rows = _Rows.empty(examples, shape, pad_id)
+    batch = rows.batch | _weightless(examples, shape, offer, lists)
+    pairs, laid = np.zeros(shape.rows, np.int64), np.zeros(shape.rows, np.int64)
+    # Rows of one text are the padded layout that benchmarks compare with.
+    alone = shape.places == 1 and len(groups) <= shape.rows
+    lengths = _group_lengths(examples, groups)
+    where = range(len(groups)) if alone else pack(lengths[None], shape.row_length)[0].tolist()
+    for row, group in zip(where, groups, strict=True):
+        first = rows.places[row]
+        rows.lay(row, group)
+        for text in group:
+            own = slice(*examples.first_place[[text, text + 1]])
+            there = slice(first, first := first + own.stop - own.start)
+            batch["text_weight"][row, there] = examples.weight[text]
+            for name, values in examples.per_text.items():
+                batch[name][row, there] = values[own]
+        first = rows.places[row] - examples.places(group)
+        if shape.pairs:
+            formed = examples.pairs(group, offer)
+            there = slice(pairs[row], pairs[row] + len(formed["chosen"]))
+            for name, values in formed.items():
+                index = name in ("chosen", "rejected")
+                batch[name][row, there] = values + (first if index else 0)
+            pairs[row] = there.stop
+        if lists:
+            at = (row, laid[row], slice(len(group)))
+            batch["group_items"][at] = first + np.arange(len(group))
+            batch["group_ratings"][at] = examples.rating(group)
+            batch["group_mask"][at] = True
+            batch["group_weight"][row, laid[row]] = examples.weight[group[0]]
+            laid[row] += 1
+    return batch
+
+
+def _weightless(examples: Examples, shape: Shape, offer: Sequence[str], lists: bool) -> Batch:
+    """What losses read, before any group is laid."""
+    r, p, q = shape.rows, shape.places, shape.pairs
+    g, k = shape.groups, shape.group_size
+    batch: Batch = {
+        "text_weight": np.zeros((r, p), np.float32),
+        "row": np.arange(r, dtype=np.int32),
+    }
     for name, values in examples.per_text.items():
         batch[name] = np.zeros((r, p, *values.shape[1:]), values.dtype)
     if q:
-        for name in ("chosen", "rejected"):
-            batch[name] = np.zeros((r, q), np.int32)
-        for name in ("pair_weight", *offer):
-            batch[name] = np.zeros((r, q), np.float32)
-    pairs = np.zeros(r, np.int64)
-    # Rows of one text are the padded layout that benchmarks compare with.
-    alone = p == 1 and len(groups) <= r
-    rows = (
-        range(len(groups)) if alone else pack(_group_lengths(examples, groups)[None], t)[0].tolist()
-    )
-    for row, group in zip(rows, groups, strict=True):
-        if q:
-            formed = examples.pairs(group, offer)
-            place = slice(pairs[row], pairs[row] + len(formed["chosen"]))
-            for name, values in formed.items():
-                batch[name][row, place] = values + (
-                    texts[row] if name in ("chosen", "rejected") else 0
-                )
-            pairs[row] = place.stop
-        for text in group:
-            batch["text_weight"][row, texts[row]] = examples.weight[text]
-            for name, values in examples.per_text.items():
-                batch[name][row, texts[row]] = values[text]
-            _lay_text(batch, examples.tokens[text], row, used, texts)
+        batch |= {name: np.zeros((r, q), np.int32) for name in ("chosen", "rejected")}
+        batch |= {name: np.zeros((r, q), np.float32) for name in ("pair_weight", *offer)}
+    if lists:
+        batch |= {
+            "group_items": np.zeros((r, g, k), np.int32),
+            "group_ratings": np.zeros((r, g, k), np.float32),
+            "group_mask": np.zeros((r, g, k), bool),
+            "group_weight": np.zeros((r, g), np.float32),
+        }
     return batch
 
 
@@ -138,57 +170,77 @@ def iterate(source: Batches, start: int) -> Iterator[Batch]:
 
 
 def score_batches(
-    tokens: Sequence[np.ndarray], *, pad_id: int, rows_multiple: int = 1, budget: int = 2048
+    examples: Examples, *, pad_id: int, rows_multiple: int = 1, budget: int = 2048
 ) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
-    """Packs texts for scoring: (batch, indices of its texts [M], their places in [R * P]) until all are in.
+    """Packs texts for scoring: (batch, scored places [M], where their scores lie in [R * P]) until all are in.
 
     Few shapes serve any texts: a row length is a power of two from 64 up, and rows fill `budget` tokens.
     """
-    lengths = np.array([len(t) for t in tokens], np.int64)
+    groups = examples.fixed or np.arange(len(examples.tokens))[:, None]
+    # A row holds a score every 8 tokens at most.
+    lengths = np.array([max(examples.length(g), 8 * examples.places(g)) for g in groups], np.int64)
     bucket = 2 ** np.ceil(np.log2(np.maximum(lengths, 64))).astype(np.int64)
     for row_length in np.unique(bucket):
         members = np.flatnonzero(bucket == row_length)
-        per_row = int(row_length) // 8  # a text takes at least 8
-        row = first_fit(np.maximum(lengths[members], 8)[None], int(row_length))[0]
-        rows = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
-        shape = Shape(rows, int(row_length), per_row, 0)
-        for start in range(0, int(row.max()) + 1, rows):
-            yield _lay_rows(tokens, members, row - start, shape, pad_id)
+        row = first_fit(lengths[members][None], int(row_length))[0]
+        count = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
+        shape = Shape(count, int(row_length), int(row_length) // 8, 0, 0, 0)
+        for start in range(0, int(row.max()) + 1, count):
+            inside = (row >= start) & (row < start + count)
+            rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
+            for group, r in zip(members[inside], (row[inside] - start).tolist(), strict=True):
+                first = r * shape.places + int(rows.places[r])
+                rows.lay(r, groups[group])
+                for text in groups[group]:
+                    found.append(np.arange(*examples.first_place[[text, text + 1]]))
+                at.append(first + np.arange(examples.places(groups[group])))
+            yield rows.batch, np.concatenate(found), np.concatenate(at)
 
 
-def _lay_rows(
-    tokens: Sequence[np.ndarray], members: np.ndarray, row: np.ndarray, shape: Shape, pad_id: int
-) -> tuple[Batch, np.ndarray, np.ndarray]:
-    batch, used, texts = _empty(shape, pad_id)
-    inside = (row >= 0) & (row < shape.rows)
-    places = []
-    for text, r in zip(members[inside], row[inside].tolist(), strict=True):
-        places.append(r * shape.texts + texts[r])
-        _lay_text(batch, tokens[text], r, used, texts)
-    return batch, members[inside], np.array(places, np.int64)
+@dataclasses.dataclass
+class _Rows:
+    """Rows of tokens being filled, and how many tokens, scored places and segments each holds so far."""
 
+    examples: Examples
+    batch: Batch
+    used: np.ndarray
+    places: np.ndarray
+    segments: np.ndarray
 
-def _empty(shape: Shape, pad_id: int) -> tuple[Batch, np.ndarray, np.ndarray]:
-    """A batch of padding, and the tokens and texts that each row holds so far."""
-    r, t, p = shape.rows, shape.row_length, shape.texts
-    batch: Batch = {
-        "tokens": np.full((r, t), pad_id, np.int32),
-        "segments": np.zeros((r, t), np.int32),
-        "positions": np.zeros((r, t), np.int32),
-        "score_at": np.zeros((r, p), np.int32),
-    }
-    return batch, np.zeros(r, np.int64), np.zeros(r, np.int64)
+    @classmethod
+    def empty(cls, examples: Examples, shape: Shape, pad_id: int) -> "_Rows":
+        """Nothing but padding."""
+        names = ["segments", "positions"] + (["branches"] if examples.share else [])
+        size = (shape.rows, shape.row_length)
+        batch = {name: np.zeros(size, np.int32) for name in names}
+        batch["tokens"] = np.full(size, pad_id, np.int32)
+        batch["score_at"] = np.zeros((shape.rows, shape.places), np.int32)
+        return cls(examples, batch, *np.zeros((3, shape.rows), np.int64))
 
+    def lay(self, row: int, group: np.ndarray) -> None:
+        """Puts a group behind what the row holds: a text each in its own segment, or a prompt with its branches."""
+        texts, shared = [self.examples.tokens[i] for i in group], self.examples.prefix(group)
+        if shared:
+            self.segments[row] += 1
+            self._write(row, texts[0][:shared], 0, 0)
+        for branch, (index, text) in enumerate(zip(group, texts, strict=True), 1):
+            self.segments[row] += not shared
+            start = int(self.used[row]) - shared  # where the text would begin
+            self._write(row, text[shared:], shared, branch if shared else 0)
+            ends = self.examples.ends
+            ends = np.array([len(text) - 1]) if ends is None else ends[index]
+            at = int(self.places[row])
+            self.batch["score_at"][row, at : at + len(ends)] = start + ends
+            self.places[row] += len(ends)
 
-def _lay_text(
-    batch: Batch, tokens: np.ndarray, row: int, used: np.ndarray, texts: np.ndarray
-) -> None:
-    span = slice(used[row], used[row] + len(tokens))
-    batch["tokens"][row, span] = tokens
-    batch["segments"][row, span] = texts[row] + 1
-    batch["positions"][row, span] = np.arange(len(tokens))
-    batch["score_at"][row, texts[row]] = span.stop - 1
-    used[row], texts[row] = span.stop, texts[row] + 1
+    def _write(self, row: int, tokens: np.ndarray, position: int, branch: int) -> None:
+        span = slice(int(self.used[row]), int(self.used[row]) + len(tokens))
+        self.batch["tokens"][row, span] = tokens
+        self.batch["segments"][row, span] = self.segments[row]
+        self.batch["positions"][row, span] = position + np.arange(len(tokens))
+        if branch:
+            self.batch["branches"][row, span] = branch
+        self.used[row] = span.stop
 
 
 def stack(parts: Sequence[Batches]) -> list[Batches]:
@@ -203,18 +255,19 @@ def _bounds(
 ) -> Shape:
     """The bounds that hold every batch of the plans with least padding."""
     batches = [batch for plan in plans for batch in plan]
-    lengths = np.zeros((len(batches), max(map(len, batches))), np.int64)
-    sizes = np.zeros_like(lengths)
+    lengths, sizes, places = np.zeros((3, len(batches), max(map(len, batches))), np.int64)
     for i, batch in enumerate(batches):
         lengths[i, : len(batch)] = _group_lengths(examples, batch)
         sizes[i, : len(batch)] = [len(group) for group in batch]
+        places[i, : len(batch)] = [examples.places(group) for group in batch]
     row_length = best_row_length(lengths)
     rows = pack(lengths, row_length)
-    place = (rows + np.arange(len(rows))[:, None] * rows.shape[1]).ravel()
-    most = lambda counts: int(np.bincount(place, counts.ravel()).max())
+    row = (rows + np.arange(len(rows))[:, None] * rows.shape[1]).ravel()
+    most = lambda counts: int(np.bincount(row, counts.ravel()).max())
     count = -(-(int(rows.max()) + 1) // rows_multiple) * rows_multiple
-    return Shape(count, row_length, most(sizes), most(sizes * (sizes - 1) // 2))
+    pairs = most(sizes * (sizes - 1) // 2)
+    return Shape(count, row_length, most(places), pairs, most(sizes > 0), int(sizes.max()))
 
 
 def _group_lengths(examples: Examples, groups: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([examples.lengths[group].sum() for group in groups], np.int64)
+    return np.array([examples.length(group) for group in groups], np.int64)

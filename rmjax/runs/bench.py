@@ -89,7 +89,9 @@ def _measure(
     batches = parts.batches[0]
     if case["layout"] == "padded":
         longest = -(-int(batches.examples.lengths.max()) // 8) * 8
-        shape = pipeline.Shape(config.batch_size, longest, texts=1, pairs=0)
+        shape = pipeline.Shape(
+            config.batch_size, longest, places=1, pairs=0, groups=1, group_size=1
+        )
         batches = dataclasses.replace(batches, shape=shape)
     progress.CONSOLE.print(f"{backbone.config.width} wide, {dtype}, {case}, {batches.shape}")
     epochs = (pipeline.iterate(batches, 0) for _ in itertools.count())

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from rmjax.data import sources
+from rmjax.data import examples, sources
 from rmjax.errors import UserError
 from rmjax.runs import progress, scoring
 
@@ -33,7 +33,7 @@ def run(*, workdir: str, input: str = "-", output: str = "-") -> dict[str, Any]:
     count = 0
     with _reading(input) as lines, _writing(output) as sink:
         for chunk in _chunks(_rows(lines, input, scorer.paired)):
-            scores = scorer.score(_tokens(scorer, chunk))
+            scores = scorer.score(examples.singles(_tokens(scorer, chunk)))
             for row, score in zip(chunk, scores.T, strict=True):
                 more = {} if len(score) == 1 else {"scores": [float(s) for s in score]}
                 print(

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from rmjax import lookup
 from rmjax.build import model
 from rmjax.data import pipeline
+from rmjax.data.examples import Examples, singles
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -19,13 +20,13 @@ from rmjax.models import shardings
 from rmjax.models.transformer import Config
 from rmjax.train import checkpoint, forward, parallel
 
-Score = Callable[[PyTree, Sequence[np.ndarray]], np.ndarray]
+Score = Callable[[PyTree, Examples], np.ndarray]
 
 
 class Scorer(NamedTuple):
     """A reward model ready for use; one model a seed."""
 
-    score: Callable[[Sequence[np.ndarray]], np.ndarray]  # token ids of N texts -> float32 [S, N]
+    score: Callable[[Examples], np.ndarray]  # -> float32 [S, M], one a scored place
     tokenizer: Tokenizer
     max_length: int
     config: Any  # as it was trained
@@ -35,21 +36,21 @@ class Scorer(NamedTuple):
 def make_score(
     apply: Callable, layout: parallel.Layout, frozen: PyTree, seeds: int, pad_id: int
 ) -> Score:
-    """Returns score(placed params, token ids of N texts) -> float32 [S, N], compiled once a shape."""
+    """Returns score(placed params, examples) -> float32 [S, M], one a scored place; compiled once a shape."""
     run = forward.scores(apply)
     rows = lambda params, frozen, batch: run(params, frozen, batch, None)["score"]
     rows = jax.vmap(rows, in_axes=(0, None, 0)) if seeds > 1 else rows
     compiled = layout.compile_rows(rows)
 
-    def score(params, tokens):
-        scores = np.zeros((seeds, len(tokens)), np.float32)
-        for batch, texts, places in pipeline.score_batches(
-            tokens, pad_id=pad_id, rows_multiple=layout.ways
+    def score(params, examples):
+        scores = np.zeros((seeds, examples.first_place[-1]), np.float32)
+        for batch, found, places in pipeline.score_batches(
+            examples, pad_id=pad_id, rows_multiple=layout.ways
         ):
             if seeds > 1:
                 batch = {k: np.broadcast_to(v, (seeds, *v.shape)) for k, v in batch.items()}
-            found = compiled(params, frozen, layout.put_batch(batch))
-            scores[:, texts] = found.reshape(seeds, -1)[:, places]
+            made = compiled(params, frozen, layout.put_batch(batch))
+            scores[:, found] = made.reshape(seeds, -1)[:, places]
         return scores
 
     return score
@@ -81,7 +82,11 @@ def load(workdir: Path) -> Scorer:
         module.apply, layout, layout.put(frozen, stacked=False), config.seeds, tokenizer.pad_id
     )
     return Scorer(
-        lambda tokens: score(params, tokens), tokenizer, config.max_length, config, about["paired"]
+        lambda examples: score(params, examples),
+        tokenizer,
+        config.max_length,
+        config,
+        about["paired"],
     )
 
 
@@ -91,9 +96,9 @@ def records(
     """Scores of rated texts, float32 [S, N], or of pairs, [S, N, 2]: chosen, rejected."""
     texts = [r for r in found if isinstance(r, RatedText)]
     if texts:
-        return score(tokenizer.encode([r.text for r in texts], max_length))
+        return score(singles(tokenizer.encode([r.text for r in texts], max_length)))
     pairs = [r for r in found if isinstance(r, Pair)]
     prompts = [r.prompt for r in pairs]
     encode = lambda answers: tokenizer.encode_pairs(prompts, answers, max_length)[0]
     sides = ([r.chosen for r in pairs], [r.rejected for r in pairs])
-    return np.stack([score(encode(side)) for side in sides], axis=-1)
+    return np.stack([score(singles(encode(side))) for side in sides], axis=-1)

@@ -1,6 +1,6 @@
 """From a packed batch to the arrays that losses name.
 
-Legend: R rows, P scored texts in a row, Q pairs in a row.
+Legend: R rows, P scored places in a row, Q pairs in a row, G groups in a row, K texts in a group.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from rmjax.train.objective import Batch
-from rmjax.train.state import unflatten
+from rmjax.train.state import collections
 
 INPUTS = ("tokens", "positions", "segments", "score_at")
 
@@ -18,21 +18,27 @@ INPUTS = ("tokens", "positions", "segments", "score_at")
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
     """Returns forward(params, frozen, batch, rng) -> the model's arrays, the batch's, and pairs gathered.
 
-    apply: linen's, of a model that maps INPUTS (and `row` for dropout) to {"score" [R, P], ...}.
+    apply: linen's, of a model that maps INPUTS (and `row` for dropout, `branches`) to {"score" [R, P], ...}.
     rng: typed key of the dropout stream, or None for no dropout.
     """
 
     def forward(params, frozen, batch, rng):
-        variables = {"params": unflatten({**params, **frozen})}
+        variables = collections({**params, **frozen})
         inputs = [batch[name] for name in INPUTS]
+        branches = batch.get("branches")
         if rng is None:
-            offered = apply(variables, *inputs)
+            offered = apply(variables, *inputs, branches=branches)
         else:
-            offered = apply(variables, *inputs, batch["row"], rngs={"dropout": rng})
+            row, rngs = batch["row"], {"dropout": rng}
+            offered = apply(variables, *inputs, row=row, branches=branches, rngs=rngs)
         offered = {**batch, **offered}
         if "chosen" in batch:  # indices into the row's texts
             for side in ("chosen", "rejected"):
                 offered[side] = jnp.take_along_axis(offered["score"], batch[side], axis=1)
+        if "group_items" in batch:
+            items = batch["group_items"]
+            found = jnp.take_along_axis(offered["score"], items.reshape(len(items), -1), axis=1)
+            offered["group_scores"] = found.reshape(items.shape)
         return offered
 
     return forward

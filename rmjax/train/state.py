@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
-Params = dict[str, Array]  # "transformer/blocks/up/kernel" -> array
+Params = dict[str, Array]  # "transformer/blocks/up/kernel" -> array; adapters are under "lora/"
 
 
 class State(flax.struct.PyTreeNode):
@@ -37,6 +37,18 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
     return unflatten_dict(flat, sep="/")
+
+
+def gather(variables: Mapping[str, Any]) -> Params:
+    """A module's collections as parameters by path: those of "params" as they are, adapters under "lora/"."""
+    return flatten(dict(variables["params"]) | {k: v for k, v in variables.items() if k == "lora"})
+
+
+def collections(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `gather`: what a module's `apply` takes."""
+    tree = unflatten(params)
+    lora = {"lora": tree.pop("lora")} if "lora" in tree else {}
+    return {"params": tree, **lora}
 
 
 def split(params: Params, frozen: str) -> tuple[Params, Params]:

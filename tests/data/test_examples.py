@@ -76,9 +76,9 @@ def test_groups_hold_every_text_once_and_never_mix_domains(count, size, seed):
     made = rated([[i % 3] for i in range(count + 1)], domains="bac")
     found = made.groups(np.random.default_rng(seed), size)
     assert sorted(np.concatenate(found)) == list(range(count + 1))
-    assert all(len(set(made.domain[g])) == 1 for g in found)
+    assert all(len(set(made.kin[g])) == 1 for g in found)
     short = [g for g in found if len(g) < size]
-    assert len(short) <= len({int(made.domain[g[0]]) for g in found})
+    assert len(short) <= len({int(made.kin[g[0]]) for g in found})
     assert max(map(len, found)) <= size
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmjax.data import pipeline
-from rmjax.data.examples import Examples
+from rmjax.data.examples import Examples, singles
 
 PAD = 7
 
@@ -21,9 +21,10 @@ def made(count, seed=0, given=False):
         tokens=[np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(rng.integers(1, 30, count))],
         ids=[f"{i}" for i in range(count)],
         weight=rng.random(count).astype(np.float32) + 0.5,
-        domain=rng.integers(0, 2, count),
+        kin=rng.integers(0, 2, count),
         per_text={} if given else {"rating": rating, "shares": rng.random((count, 3), np.float32)},
         given={"margins": rng.random(count // 2, np.float32)} if given else None,
+        fixed=list(np.arange(count).reshape(-1, 2)) if given else None,
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_an_epoch_trains_on_every_text_once_in_exact_batches(case):
     assert shapes[0]["tokens"][0] % multiple == 0
     alone = pipeline.batches(examples, epochs=2.0, pad_id=PAD, **options)
     wide = dataclasses.replace(found.shape, row_length=8 * found.shape.row_length)
-    wide = dataclasses.replace(wide, texts=count, pairs=count * 4 if group_size > 1 else 0)
+    wide = dataclasses.replace(wide, places=count, pairs=count * 4 if group_size > 1 else 0)
     for epoch, plan in enumerate(found.plans):
         seen = []
         for place, groups in enumerate(plan):
@@ -101,7 +102,7 @@ def test_an_epoch_trains_on_every_text_once_in_exact_batches(case):
                     want[int(group[c]), int(group[r])] = values
             assert pairs == (want if group_size > 1 else {})
             assert groups_of(alone[k], examples) == (texts, pairs)
-            packed = pipeline.assemble(examples, groups, wide, offer, PAD)
+            packed = pipeline.assemble(examples, groups, wide, offer, pad_id=PAD)
             assert groups_of(packed, examples) == (texts, pairs)
         assert sorted(seen) == list(range(count))
 
@@ -177,9 +178,9 @@ def test_seeds_stack_and_keep_what_they_train_on():
 @given(st.lists(st.integers(1, 9) | st.integers(1, 400), max_size=40), st.integers(1, 3))
 def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
     tokens = [np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(lengths)]
-    examples, seen, shapes = Examples(tokens, [], np.ones(0), np.ones(0), {}), [], set()
+    examples, seen, shapes = singles(tokens), [], set()
     for batch, texts, places in pipeline.score_batches(
-        tokens, pad_id=PAD, rows_multiple=multiple, budget=512
+        examples, pad_id=PAD, rows_multiple=multiple, budget=512
     ):
         shapes.add((batch["tokens"].shape, batch["score_at"].shape))
         assert len(batch["tokens"]) % multiple == 0
@@ -196,3 +197,103 @@ def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
         seen += texts.tolist()
     assert sorted(seen) == list(range(len(tokens)))
     assert len(shapes) <= 4  # rows of 64, 128, 256 and 512
+
+
+def shared(seed=0):
+    """Groups of two to four texts that begin alike; the first token of each text's own part tells which it is."""
+    rng, tokens, fixed = np.random.default_rng(seed), [], []
+    for _ in range(6):
+        prompt = rng.integers(1, 9, rng.integers(3, 20))
+        members = range(len(tokens), len(tokens) + int(rng.integers(2, 5)))
+        fixed.append(np.array(members))
+        own = lambda text: [1000 + text, *rng.integers(1, 9, rng.integers(0, 5))]
+        tokens += [np.array([*prompt, *own(text)], np.int32) for text in members]
+    rating = rng.normal(size=len(tokens)).astype(np.float32)
+    return Examples(
+        tokens, [], np.ones(len(tokens), np.float32), np.zeros(len(tokens)), {"rating": rating},
+        fixed=fixed, share=True,
+    )  # fmt: skip
+
+
+def read_branches(batch, examples):
+    """The text of each (row, place), read as attention does: what its last token sees, in order of positions."""
+    found = {}
+    for row, place in np.argwhere(batch["text_weight"]):
+        at = batch["score_at"][row, place]
+        segment, branch = (batch[name][row] for name in ("segments", "branches"))
+        seen = (segment == segment[at]) & ((branch == 0) | (branch == branch[at]))
+        np.testing.assert_array_equal(batch["positions"][row, seen], np.arange(seen.sum()))
+        tokens = batch["tokens"][row, seen]
+        text = int(tokens[tokens >= 1000][0]) - 1000
+        np.testing.assert_array_equal(tokens, examples.tokens[text])
+        found[int(row), int(place)] = text
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shared_prompt_is_stored_once_and_each_text_reads_as_if_alone(seed):
+    examples = shared(seed)
+    found = pipeline.batches(
+        examples, seed=seed, epochs=1.0, batch_size=3, offer=("margins",), lists=True, pad_id=PAD
+    )
+    seen, pairs, lists = [], set(), set()
+    for batch in found:
+        texts = read_branches(batch, examples)
+        seen += texts.values()
+        for (row, place), text in texts.items():
+            assert batch["rating"][row, place] == examples.per_text["rating"][text]
+        for row, slot in np.argwhere(batch["pair_weight"]):
+            pairs.add(tuple(texts[row, batch[s][row, slot]] for s in ("chosen", "rejected")))
+        for row, slot in np.argwhere(batch["group_weight"]):
+            held = batch["group_mask"][row, slot]
+            own = [texts[row, i] for i in batch["group_items"][row, slot, held]]
+            ratings = batch["group_ratings"][row, slot, held]
+            np.testing.assert_array_equal(ratings, examples.per_text["rating"][own])
+            lists.add(tuple(own))
+        stored = int((batch["segments"] > 0).sum())
+        groups = {tuple(g) for g in examples.fixed if set(g) <= set(texts.values())}
+        own = sum(len(examples.tokens[i]) for g in groups for i in g)
+        assert stored < own
+        assert stored == sum(examples.length(np.array(g)) for g in groups)
+    assert sorted(seen) == list(range(len(examples.tokens)))
+    assert lists == {tuple(map(int, g)) for g in examples.fixed}
+    rating = examples.per_text["rating"]
+    want = {(i, j) for g in examples.fixed for i in g for j in g if rating[i] > rating[j]}
+    assert pairs == want
+
+
+def test_scoring_shares_prompts_and_finds_every_score():
+    examples, seen = shared(), {}
+    for batch, found, places in pipeline.score_batches(examples, pad_id=PAD, budget=128):
+        row, place = np.divmod(places, batch["score_at"].shape[1])
+        batch["text_weight"] = np.zeros(batch["score_at"].shape)
+        batch["text_weight"][row, place] = 1
+        texts = read_branches(batch, examples)
+        seen |= {
+            int(i): texts[r, p] for i, r, p in zip(found, row.tolist(), place.tolist(), strict=True)
+        }
+    assert seen == {i: i for i in range(len(examples.tokens))}
+
+
+def test_a_process_is_scored_at_the_end_of_every_step():
+    tokens = [np.arange(n, dtype=np.int32) for n in (7, 5)]
+    ends = [np.array([2, 4, 6]), np.array([4])]
+    labels = np.array([1, 0, 1, 0], np.float32)
+    examples = Examples(
+        tokens,
+        [],
+        np.array([1.0, 2.0], np.float32),
+        np.zeros(2),
+        {"probability": labels},
+        ends=ends,
+    )
+    [batch] = pipeline.batches(examples, seed=0, epochs=1.0, batch_size=2, pad_id=PAD)
+    found = []
+    for row, place in np.argwhere(batch["text_weight"]):
+        token = int(batch["tokens"][row, batch["score_at"][row, place]])
+        values = (batch[name][row, place] for name in ("probability", "text_weight"))
+        found.append((token, *map(float, values)))
+    assert sorted(found) == [(2, 1, 1), (4, 0, 1), (4, 0, 2), (6, 1, 1)]
+    [(batch, index, places)] = pipeline.score_batches(examples, pad_id=PAD, budget=64)
+    read = batch["tokens"].reshape(-1)[batch["score_at"].reshape(-1)[places]]
+    assert dict(zip(index.tolist(), read.tolist(), strict=True)) == {0: 2, 1: 4, 2: 6, 3: 4}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from rmjax.data.examples import singles
 from rmjax.data.pipeline import score_batches
 from rmjax.models import heads, presets
 from rmjax.models.transformer import Transformer
@@ -109,7 +110,7 @@ def test_a_score_does_not_depend_on_what_a_text_is_packed_with(pooling):
 
     def scores(texts):
         nonlocal params
-        [(batch, order, places)] = score_batches(texts, pad_id=0, budget=64)
+        [(batch, order, places)] = score_batches(singles(texts), pad_id=0, budget=64)
         inputs = [jnp.asarray(batch[name]) for name in names]
         params = params or jax.jit(module.init)(jax.random.key(0), *inputs)
         score = np.asarray(apply(params, *inputs)["score"]).ravel()[places]

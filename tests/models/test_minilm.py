@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rmjax import assets
+from rmjax.data.examples import singles
 from rmjax.data.pipeline import score_batches
 from rmjax.errors import UserError
 from rmjax.models.safetensors import load_bert
@@ -31,7 +32,7 @@ def hidden(minilm):
     apply = {dtype: jax.jit(Transformer(config, dtype).apply) for dtype in ("float32", "bfloat16")}
 
     def states(texts, dtype="float32"):
-        [(batch, order, places)] = score_batches(texts, pad_id=0, budget=64)
+        [(batch, order, places)] = score_batches(singles(texts), pad_id=0, budget=64)
         assert batch["tokens"].shape == (1, 64)
         inputs = [batch[k] for k in ("tokens", "positions", "segments")]
         found = np.asarray(apply[dtype](params, *inputs)[0])[0]

@@ -28,7 +28,7 @@ BATCH = {
 PARAMS = {"head/kernel": jnp.array(0.5), "head/level": jnp.array(0.1)}
 
 
-def apply(variables, tokens, positions, segments, score_at, row=None, *, rngs=None):
+def apply(variables, tokens, positions, segments, score_at, row=None, *, branches=None, rngs=None):
     """score = kernel * the scored token + level, with noise from (key, row) where there is dropout."""
     assert (row is None) == (rngs is None)
     head = variables["params"]["head"]
