@@ -1,8 +1,8 @@
 """Losses of all completions of one prompt together, one value a group, in nats.
 
-Legend: *B any axes, K completions of a prompt. `group_ratings`: higher is better; `group_mask`: which of the K there are,
-so that lists of unequal length share an array.
-Each reads the order of unequal ratings alone: a group of one, or one whose ratings are all equal, says nothing and costs 0.
+Legend: *B any axes, K completions of a prompt. `group_ratings`: higher is better. `group_mask`: which of the K there
+are, so that lists of unequal length share an array. A group of one, or one whose ratings are all equal, has no order to
+learn and costs 0.
 """
 
 import jax

@@ -76,7 +76,7 @@ def attributes_mse(
     """Mean of (score - rating)^2 over the attributes that a text was rated on, in squared rating units; 0 if on none.
 
     attribute_mask: which attributes were rated.
-    Source: Dong et al. 2023 (SteerLM, arXiv:2310.05344); as a regression, Wang et al. 2024 (HelpSteer2, arXiv:2406.08673).
+    Source: Dong et al. 2023 (SteerLM, arXiv:2310.05344); as a regression, Wang et al. 2024 (arXiv:2406.08673).
     """
     shapes.same(
         attribute_scores=attribute_scores,
