@@ -37,8 +37,10 @@ def disagreement(scores: np.ndarray, resamples: Resamples) -> dict[str, np.ndarr
 
     A pair is disputed where one member scores the first higher and another the second; [B + 1] each.
     """
-    order = np.sign(scores[:, :, None] - scores[:, None, :])
-    disputed = (order.max(axis=0) > 0) & (order.min(axis=0) < 0)
+    above = np.zeros((scores.shape[1],) * 2, bool)  # whether some member scores i above j
+    for member in scores:
+        above |= member[:, None] > member[None, :]
+    disputed = above & above.T
     ones = 1.0 - np.eye(scores.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         share = resamples.pair_sums(disputed * ones) / resamples.pair_sums(ones)

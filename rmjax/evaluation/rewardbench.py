@@ -78,25 +78,15 @@ def figures(
     A section is the weighted mean of the subsets that there are; the overall score that of the sections that there are,
     with half the weight for the prior sets.
     """
-    right, tied = 0.5 + 0.5 * np.sign(gap), (gap == 0).astype(np.float64)
     own = np.asarray(subsets, dtype=object)
-    there = {
-        section: {s: w for s, w in weights.items() if s in set(subsets)}
-        for section, weights in _all().items()
-    }
-    of = lambda v, section: _average(
-        {s: resamples.mean(v, own == s) for s in there[section]}, there[section]
-    )
-    found = {
-        section: {"pair_accuracy": of(right, section), "tie_rate": of(tied, section)}
-        for section, weights in there.items()
-        if weights
-    }
-    overall = {
-        name: _average({section: values[name] for section, values in found.items()}, WEIGHTS)
-        for name in ("pair_accuracy", "tie_rate")
-    }
-    return found | {OVERALL: overall}
+    marks = {"pair_accuracy": 0.5 + 0.5 * np.sign(gap), "tie_rate": (gap == 0).astype(np.float64)}
+    of = lambda s: np.array([resamples.mean(values, own == s) for values in marks.values()])
+    found = {}
+    for section, weights in _all().items():
+        if there := {s: of(s) for s in weights if s in own}:
+            found[section] = _average(there, weights)
+    found[OVERALL] = _average(found, WEIGHTS)
+    return {name: dict(zip(marks, values, strict=True)) for name, values in found.items()}
 
 
 def _all() -> dict[str, Mapping[str, int]]:

@@ -39,11 +39,12 @@ def test_classes_may_be_integers():
     )
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("classes", [2, 3, 5])
 def test_predicted_shares_agree_with_sklearn(classes):
     true = RNG.integers(0, min(classes, 3), 60)  # a fourth class is predicted and never true
     share = RNG.dirichlet(np.ones(classes), 60).round(1)
     share[np.arange(60), true] += 0.3
+    share[:, 4:] = 0.0  # a fifth is neither
     resamples = resample([str(i % 9) for i in range(60)], count=70)
     got = classification.shares(true, share, resamples)
     for b, weights in enumerate(resamples.weights):
