@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rmjax import assets
 from rmjax.data import sources, splits, synthetic
 from rmjax.data.builders import human_ratings as builder
-from rmjax.data.records import Pair, Record
+from rmjax.data.records import Pair, RatedText, Record
 from rmjax.errors import UserError
 
 
@@ -23,6 +23,12 @@ class Data(NamedTuple):
     def paired(self) -> bool:
         """Whether these are preference pairs rather than rated texts."""
         return isinstance(self.train[0], Pair)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names that training texts have ratings by, sorted."""
+        texts = [r for r in self.train if isinstance(r, RatedText)]
+        return tuple(sorted({name for r in texts for name, _ in r.attributes}))
 
 
 def human_ratings(*, domains: str = "all") -> Data:

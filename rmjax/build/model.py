@@ -1,6 +1,7 @@
 """The `model` and `head` lines of a config: a linen module, its weights by path, and its tokenizer."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,33 +60,59 @@ def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> 
 MODELS = {f.__name__: f for f in (pretrained, tiny_encoder, tiny_decoder)}
 
 
-def scalar(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+class Labels(NamedTuple):
+    """What a head must know of the data that it is trained on."""
+
+    scale: (
+        tuple[int, int] | None
+    )  # lowest and highest rating where they are whole numbers and known
+    ties: bool = False  # whether a loss reads the tie width
+    attributes: tuple[str, ...] = ()  # names of the attributes that texts are rated on
+
+
+def scalar(labels: Labels) -> nn.Module:
     """One score."""
-    del scale
-    return heads.Scalar(ties=ties)
+    return heads.Scalar(ties=labels.ties)
 
 
-def classes(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+def classes(labels: Labels) -> nn.Module:
     """A distribution over the whole-number ratings; the score is its mean."""
-    del ties
-    low, high = _known(scale)
+    low, high = _known(labels.scale)
     return heads.Classes(values=tuple(float(v) for v in range(low, high + 1)))
 
 
-def ordinal(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+def ordinal(labels: Labels) -> nn.Module:
     """A score, and thresholds between the whole-number ratings."""
-    del ties
-    low, high = _known(scale)
+    low, high = _known(labels.scale)
     return heads.Ordinal(classes=high - low + 1)
 
 
-def gaussian(scale: tuple[int, int] | None, ties: bool) -> nn.Module:
+def gaussian(labels: Labels) -> nn.Module:
     """A mean, which is the score, and a log-variance."""
-    del scale, ties
+    del labels
     return heads.Gaussian()
 
 
-HEADS = {f.__name__: f for f in (scalar, classes, ordinal, gaussian)}
+def attributes(labels: Labels, *, weights: Mapping[str, float] | None = None) -> nn.Module:
+    """A score for each attribute of the data; the score is their mean, or their weighted sum.
+
+    weights: of attributes in the score, such as {'helpfulness': 1.0, 'verbosity': -0.2}; those it does not name
+      count 0.
+    """
+    names = labels.attributes
+    if not names:
+        raise UserError("config key 'head': attributes() needs texts rated on named attributes; give such data, or "
+                        "head='scalar()'")  # fmt: skip
+    given = dict.fromkeys(names, 1 / len(names)) if weights is None else weights
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise UserError(
+            f"config key 'head': attributes(weights=...) names {unknown}; the data has {', '.join(names)}"
+        )
+    return heads.Attributes(weights=tuple((name, float(given.get(name, 0.0))) for name in names))
+
+
+HEADS = {f.__name__: f for f in (scalar, classes, ordinal, gaussian, attributes)}
 
 
 def _known(scale: tuple[int, int] | None) -> tuple[int, int]:

@@ -18,6 +18,12 @@ _PROBES = {
     "label": [0, 1],
     "logits": [[0.0, 0.0, 0.0]] * 2,
     "shares": [[0.2, 0.3, 0.5]] * 2,
+    "group_scores": [[0.0, 0.5, 1.0]] * 2,
+    "group_ratings": [[1.0, 2.0, 2.0]] * 2,
+    "group_mask": [[True, True, False]] * 2,
+    "attribute_scores": [[0.0, 0.5]] * 2,
+    "attribute_ratings": [[1.0, 2.0]] * 2,
+    "attribute_mask": [[True, False]] * 2,
 }
 _TWO = [0.25, 0.75]
 
@@ -71,12 +77,17 @@ def _source(missing: list[str]) -> str:
         "thresholds": "ordinal()",
         "log_variance": "gaussian()",
         "tie_width": "scalar()",
+        "attribute_scores": "attributes()",
     }
     for name, head in heads.items():
         if name in missing:
             return f"the head {head} offers; set head={head!r}"
     if "chosen" in missing:
         return "pairs offer; set group_size to 2 or more, or give data of pairs"
+    if "group_scores" in missing:
+        return "rankings (completions of one prompt, with ratings or the best named) offer; give data of rankings"
+    if "attribute_ratings" in missing:
+        return "rated texts with ratings by attribute offer"
     if {"label", "shares", "probability"} & set(missing):
         return "rated texts with a known scale (and raters' own ratings, for shares) offer"
     return "rated texts offer; pairs without ratings do not"

@@ -127,7 +127,8 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
             for i in range(c.seeds)
         ]
     )
-    head = chosen.head(loaded.scale, "tie_width" in objective.needs(chosen.terms))
+    ties = "tie_width" in objective.needs(chosen.terms)
+    head = chosen.head(model.Labels(loaded.scale, ties, loaded.attributes))
     module = model.reward_model(
         backbone.config, head, backbone.pooling, dtype=dtype, dropout=c.dropout, remat=c.remat
     )

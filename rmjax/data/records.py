@@ -1,9 +1,12 @@
-"""What a data set holds, whatever file it came from: rated texts or preference pairs."""
+"""What a data set holds, whatever file it came from: rated texts, preference pairs, rankings or processes."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+
+Messages = tuple[tuple[str, str], ...]  # (role, content)
+Prompt = str | Messages  # plain text, or a conversation to be rendered by the model's chat template
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +20,8 @@ class RatedText:
     rating: float
     ratings: tuple[float, ...] = ()  # every rater's own, empty where unknown
     weight: float = 1.0
+    prompt: Prompt = ""
+    attributes: tuple[tuple[str, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,33 @@ class Pair:
     weight: float = 1.0
 
 
-Record = RatedText | Pair
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Completions of one prompt and a rating of each, higher is better; of best-of-K, 1 for the best and 0 else."""
+
+    id: str
+    domain: str
+    document: str
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ratings: tuple[float, ...]
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A solution in steps, each with a label in [0, 1] at its end."""
+
+    id: str
+    domain: str
+    document: str
+    prompt: Prompt
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+    weight: float = 1.0
+
+
+Record = RatedText | Pair | Ranking | Process
 
 
 def fingerprint(records: Sequence[Record]) -> str:

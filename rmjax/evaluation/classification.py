@@ -5,6 +5,7 @@ Legend: N texts, C classes, B resamples; results are [B + 1], row 0 the sample i
 
 import numpy as np
 
+from rmjax.evaluation import ranking
 from rmjax.evaluation.statistics import Resamples
 
 
@@ -27,3 +28,25 @@ def weighted(
         "recall": np.sum(hits, axis=1) / total,
         "f1": average(2 * hits / np.maximum(predictions + support, 1)),
     }
+
+
+def shares(true: np.ndarray, predicted: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+    """Accuracy, macro F1 and AUC of predicted shares [N, C] of the classes 0 .. C - 1.
+
+    true: the class of each text [N]. The class predicted is the one of the largest share, the first of several.
+    Macro F1 is the plain mean over the classes that occur or are predicted; AUC that of each class against all others,
+    over the classes that occur. In a resample, those of the resample.
+    """
+    guess, classes = np.argmax(predicted, axis=1), np.arange(predicted.shape[1])
+    truly, guessed = (v[:, None] == classes for v in (np.asarray(true), guess))
+    columns = np.concatenate([truly & guessed, guessed, truly], axis=1).astype(np.float64)
+    hits, predictions, support = np.split(resamples.sums(columns), 3, axis=1)
+    met = predictions + support
+    each = [ranking.auc(predicted[:, c], truly[:, c], resamples) for c in classes]
+    known = np.isfinite(each)
+    with np.errstate(invalid="ignore"):
+        return {
+            "accuracy": hits.sum(axis=1) / support.sum(axis=1),
+            "macro_f1": np.sum(2 * hits / np.maximum(met, 1), axis=1) / np.sum(met > 0, axis=1),
+            "auc": np.sum(np.where(known, each, 0.0), axis=0) / np.sum(known, axis=0),
+        }

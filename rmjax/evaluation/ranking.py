@@ -55,6 +55,22 @@ def pairs(scores: Sequence[np.ndarray], ratings: Sequence[np.ndarray], texts: Se
         }
 
 
+def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> np.ndarray:
+    """Area under the ROC curve: how often a positive text [N] of bool scores above another, ties 1/2.
+
+    NaN where all drawn are of one kind. Source: Mann & Whitney 1947.
+    """
+    found = []
+    for start in range(0, len(resamples.weights), CHUNK):
+        weights = resamples.weights[start : start + CHUNK, resamples.document]
+        yes = np.sum(weights[:, positive], axis=1)
+        no = np.sum(weights[:, ~positive], axis=1)
+        ranks = np.sum((weights * _ranks(score, weights))[:, positive], axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append((ranks - yes * yes / 2) / (yes * no))
+    return np.concatenate(found)
+
+
 def _correlation(moments: np.ndarray) -> np.ndarray:
     """r from the weighted sums [B + 1, 6] of 1, x, y, xx, yy, xy."""
     total, x, y, xx, yy, xy = moments.T

@@ -37,6 +37,18 @@ class Resamples(NamedTuple):
         np.add.at(by_document, self.document, values)
         return self.weights @ by_document
 
+    def mean(self, values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Weighted mean over texts of values [N], in each resample: [B + 1]; NaN where no weight is drawn.
+
+        weights: of each text [N], default 1; values of weight 0 do not count, NaN included.
+        """
+        weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+        total, weight = self.sums(
+            np.stack([np.where(weights != 0, values, 0.0) * weights, weights], axis=1)
+        ).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return total / weight
+
     def pair_sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over pairs of texts of values [N, N], in each resample: [B + 1].
 

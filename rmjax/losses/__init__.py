@@ -6,6 +6,6 @@ Losses never reduce: the step takes the weighted mean, once, over the global bat
 """
 
 from rmjax import lookup
-from rmjax.losses import pairwise, pointwise
+from rmjax.losses import listwise, pairwise, pointwise
 
-LOSSES = lookup.table(pairwise, pointwise)
+LOSSES = lookup.table(pairwise, pointwise, listwise)

@@ -1,11 +1,11 @@
 """Losses of one text against its own rating, one value a text.
 
-Legend: *B any axes, C classes.
+Legend: *B any axes, C classes, A attributes.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rmjax.losses import shapes
 
@@ -55,6 +55,37 @@ def binary_cross_entropy(score: Texts, probability: Texts) -> Texts:
     return -(
         probability * jax.nn.log_sigmoid(score) + (1 - probability) * jax.nn.log_sigmoid(-score)
     )
+
+
+def process(score: Texts, probability: Texts) -> Texts:
+    """`binary_cross_entropy`, one value a step, in nats: the places scored are the ends of a solution's steps.
+
+    The formula is the same; what differs is the data, in which one text has as many labels as steps, so that long
+    solutions weigh more unless their weights say otherwise.
+    probability: that the step is right, in [0, 1].
+    Source: Lightman et al. 2023 (arXiv:2305.20050) section 2.6.
+    """
+    return binary_cross_entropy(score, probability)
+
+
+def attributes_mse(
+    attribute_scores: Float[Array, "*B A"],
+    attribute_ratings: Float[Array, "*B A"],
+    attribute_mask: Bool[Array, "*B A"],
+) -> Texts:
+    """Mean of (score - rating)^2 over the attributes that a text was rated on, in squared rating units; 0 if on none.
+
+    attribute_mask: which attributes were rated.
+    Source: Dong et al. 2023 (SteerLM, arXiv:2310.05344); as a regression, Wang et al. 2024 (arXiv:2406.08673).
+    """
+    shapes.same(
+        attribute_scores=attribute_scores,
+        attribute_ratings=attribute_ratings,
+        attribute_mask=attribute_mask,
+    )
+    off = jnp.where(attribute_mask, attribute_scores - attribute_ratings, 0.0)
+    count = jnp.maximum(jnp.sum(attribute_mask, axis=-1), 1)
+    return jnp.sum(jnp.square(off), axis=-1) / count
 
 
 def cross_entropy(

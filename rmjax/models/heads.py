@@ -1,6 +1,6 @@
 """From hidden states to what losses read: pooling over each packed text, then a head.
 
-Legend: R rows, T tokens, P scored texts in a row, D width, C classes.
+Legend: R rows, T tokens, P scored texts in a row, D width, C classes, A attributes.
 """
 
 from collections.abc import Callable
@@ -126,6 +126,19 @@ class Gaussian(nn.Module):
         """{"score" [R, P], "log_variance" [R, P]}."""
         both = Linear(2, name="score")(x)
         return {"score": both[..., 0], "log_variance": both[..., 1]}
+
+
+class Attributes(nn.Module):
+    """A score for each named attribute; the score is their weighted sum."""
+
+    weights: tuple[tuple[str, float], ...]  # of each attribute in the score, by name
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"attribute_scores" [R, P, A], "score" [R, P]}."""
+        scores = Linear(len(self.weights), name="attributes")(x)
+        weights = jnp.array([weight for _, weight in self.weights])
+        return {"attribute_scores": scores, "score": jnp.sum(scores * weights[None, None], axis=-1)}
 
 
 class RewardModel(nn.Module):

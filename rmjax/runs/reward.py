@@ -143,6 +143,7 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
         "pooling": parts.backbone.pooling,
         "scale": parts.data.scale,
         "ties": "tie_width" in {k.split("/")[-1] for k in parts.state.params},
+        "attributes": parts.data.attributes,
         "paired": parts.data.paired,
         "dtype": choices["dtype"],
     }

@@ -71,7 +71,8 @@ def load(workdir: Path) -> Scorer:
     config: Any = ConfigDict(about["config"])
     tokenizer = Tokenizer.from_json(about["tokenizer"])
     scale = tuple(about["scale"]) if about["scale"] else None
-    head = lookup.bind(config.head, model.HEADS, key="head")(scale, about["ties"])
+    labels = model.Labels(scale, about["ties"], tuple(about["attributes"]))
+    head = lookup.bind(config.head, model.HEADS, key="head")(labels)
     shape = Config(**about["transformer"])
     module = model.reward_model(shape, head, about["pooling"], dtype=about["dtype"])
     layout = parallel.one_device(shardings.spec, config.seeds)

@@ -1,6 +1,6 @@
 """A sum of terms `coef * loss`, each normalized by its own global weight.
 
-Legend: R rows, P scored texts in a row, Q pairs in a row.
+Legend: R rows, P scored texts in a row, Q pairs in a row, G groups in a row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +29,15 @@ def create(
 ) -> Objective:
     """The objective of `terms` on the arrays that `forward` and the batch offer.
 
-    A function that reads `chosen` is weighted by `pair_weight` [R, Q], any other by `text_weight` [R, P].
+    A function that reads `chosen` is weighted by `pair_weight` [R, Q], one that reads `group_scores` by
+    `group_weight` [R, G], any other by `text_weight` [R, P].
     metrics: functions like losses, logged and not minimized.
     """
 
     def weight(function: Callable, batch: Batch) -> Array:
-        return batch["pair_weight" if "chosen" in lookup.arrays(function) else "text_weight"]
+        read = lookup.arrays(function)
+        of = "pair" if "chosen" in read else "group" if "group_scores" in read else "text"
+        return batch[f"{of}_weight"]
 
     def weights(batch: Batch) -> dict[str, Array]:
         return {t.name: jnp.sum(weight(t.function, batch)) for t in terms}
@@ -73,4 +76,5 @@ def _masked(x: Array, counts: Array) -> Array:
     """x, 0 where `counts` is false; the whole of x if its axes do not start with those of `counts`."""
     if x.shape[: counts.ndim] != counts.shape:
         return x
-    return jnp.where(counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim)), x, 0)
+    counts = counts.reshape(counts.shape + (1,) * (x.ndim - counts.ndim))
+    return jnp.where(counts, x, jnp.zeros_like(x))  # a mask stays a mask

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rmjax import lookup
 from rmjax.build import model
 from rmjax.errors import UserError
 from rmjax.models import heads
@@ -69,7 +70,7 @@ def test_weights_that_do_not_fit_are_named(tiny, change, message):
 
 
 def test_heads_follow_the_scale():
-    build = lambda name, scale=(-2, 2), ties=False: model.HEADS[name](scale, ties)
+    build = lambda name, scale=(-2, 2), ties=False: model.HEADS[name](model.Labels(scale, ties))
     assert build("classes").values == (-2.0, -1.0, 0.0, 1.0, 2.0)
     assert build("ordinal").classes == 5
     assert build("scalar", None, True).ties and not build("scalar", None).ties
@@ -77,6 +78,19 @@ def test_heads_follow_the_scale():
     for name in ("classes", "ordinal"):
         with pytest.raises(UserError, match="config key 'head'.*give the scale"):
             build(name, None)
+
+
+def test_attributes_are_those_of_the_data_with_equal_or_given_weights():
+    labels = model.Labels(None, False, ("clear", "kind", "long"))
+    third = 1 / 3
+    assert model.attributes(labels).weights == (("clear", third), ("kind", third), ("long", third))
+    line = "attributes(weights={'long': -0.5, 'clear': 2})"
+    head = lookup.bind(line, model.HEADS, key="head")(labels)
+    assert head.weights == (("clear", 2.0), ("kind", 0.0), ("long", -0.5))
+    with pytest.raises(UserError, match=r"names \['short'\]; the data has clear, kind, long"):
+        model.attributes(labels, weights={"short": 1.0})
+    with pytest.raises(UserError, match="config key 'head': attributes.. needs texts rated on"):
+        model.attributes(model.Labels((1, 5)))
 
 
 def test_mistakes_in_the_model_line_are_named(tmp_path):

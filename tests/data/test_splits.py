@@ -4,11 +4,12 @@ import collections
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax.data import splits, synthetic
-from rmjax.data.records import Pair, RatedText, fingerprint
+from rmjax.data.records import Pair, Process, Ranking, RatedText, fingerprint
 
 
 def rated(document, text, domain="d"):
@@ -52,6 +53,48 @@ def test_duplicates_are_found_through_case_and_punctuation_and_in_pairs():
     pairs = [Pair("i", "d", str(i), "Why?", "So.", str(i)) for i in range(15)]
     assert len(set(splits.assign(pairs))) == 1
     assert len(set(splits.assign([rated(str(i), str(i)) for i in range(15)]))) > 1
+
+
+@given(SMALL, st.integers(2, 4), st.integers(0, 3))
+def test_folds_part_no_document_and_no_duplicates(drawn, k, seed):
+    records = [rated(f"{document}", f"Text, {text}!", domain) for domain, document, text in drawn]
+    # 4 documents of one text each, so that k is never too large.
+    records += [rated(f"own {i}", f"alone {i}", "z") for i in range(4)]
+    found = splits.folds(records, k, seed)
+    assert set(found) <= set(range(k))
+    for key in (lambda r: (r.domain, r.document), lambda r: (r.domain, r.text)):
+        where = collections.defaultdict(set)
+        for record, fold in zip(records, found, strict=True):
+            where[key(record)].add(fold)
+        assert all(len(folds) == 1 for folds in where.values())
+    np.testing.assert_array_equal(splits.folds(records[::-1], k, seed), found[::-1])
+
+
+def test_folds_are_even_in_every_domain_and_follow_the_seed():
+    records = [rated(f"{i // 2}", f"text {i}", "xyz"[i % 3]) for i in range(66)]
+    found = splits.folds(records, 5, seed=0)
+    for domain in "xyz":
+        own = [f for f, r in zip(found, records, strict=True) if r.domain == domain]
+        assert np.ptp(np.bincount(own, minlength=5)) <= 2  # the size of the largest document
+    assert np.ptp(np.bincount(found, minlength=5)) <= 2
+    assert np.any(found != splits.folds(records, 5, seed=1))
+    for k in (1, 67):
+        with pytest.raises(ValueError, match="k must be from 2 to the 66 documents"):
+            splits.folds(records, k, seed=0)
+
+
+def test_rankings_and_processes_are_duplicates_by_what_they_hold():
+    made = lambda i, tail: [
+        Ranking("i", "d", str(i), (("user", "Why?"),), ("So.", tail), (1.0, 0.0)),
+        Process("i", "e", str(i), "Why?", ("First.", tail), (1.0, 0.0)),
+    ]
+    alike = [r for i in range(15) for r in made(i, "Same")]
+    assert len({*splits.assign(alike)}) <= 2
+    assert (
+        len({s for r, s in zip(alike, splits.assign(alike), strict=True) if r.domain == "d"}) == 1
+    )
+    other = [r for i in range(15) for r in made(i, f"Other {i}")]
+    assert len({s for r, s in zip(other, splits.assign(other), strict=True) if r.domain == "d"}) > 1
 
 
 def test_a_fingerprint_changes_with_anything():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
 from rmjax.evaluation import classification
 from rmjax.evaluation.statistics import resample
@@ -37,3 +37,28 @@ def test_classes_may_be_integers():
     assert {k: v[0] for k, v in got.items()} == pytest.approx(
         {"precision": (2 * 1 + 1 / 3) / 4, "recall": 0.5, "f1": (2 * 2 / 3 + 0.5) / 4}
     )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_predicted_shares_agree_with_sklearn(classes):
+    true = RNG.integers(0, min(classes, 3), 60)  # a fourth class is predicted and never true
+    share = RNG.dirichlet(np.ones(classes), 60).round(1)
+    share[np.arange(60), true] += 0.3
+    share[:, 4:] = 0.0  # a fifth is neither
+    resamples = resample([str(i % 9) for i in range(60)], count=70)
+    got = classification.shares(true, share, resamples)
+    for b, weights in enumerate(resamples.weights):
+        texts = np.repeat(np.arange(60), weights[resamples.document].astype(int))
+        y, p = true[texts], share[texts]
+        assert got["accuracy"][b] == pytest.approx(np.mean(y == p.argmax(axis=1)))
+        f1 = f1_score(y, p.argmax(axis=1), average="macro", zero_division=0)  # pyright: ignore[reportArgumentType]
+        assert got["macro_f1"][b] == pytest.approx(f1)
+        auc = np.mean([roc_auc_score(y == c, p[:, c]) for c in set(y)])
+        assert got["auc"][b] == pytest.approx(auc)
+
+
+def test_one_class_has_no_auc():
+    got = classification.shares(
+        np.zeros(3, int), np.eye(2)[[0, 0, 1]], resample(list("abc"), count=1)
+    )
+    assert got["accuracy"][0] == pytest.approx(2 / 3) and np.isnan(got["auc"]).all()

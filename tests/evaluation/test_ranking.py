@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from rmjax.evaluation import ranking
 from rmjax.evaluation.statistics import resample
@@ -86,3 +87,12 @@ def test_constants_have_no_correlation():
 def test_a_large_offset_costs_no_digits():
     got = ranking.pearson(SCORE + 1e7, RATING - 1e7, RESAMPLES)
     np.testing.assert_allclose(got, ranking.pearson(SCORE, RATING, RESAMPLES), rtol=1e-6)
+
+
+def test_auc_is_sklearn_s_in_every_resample():
+    positive = RATING > 0.3
+    got = ranking.auc(SCORE, positive, RESAMPLES)
+    for b in range(len(got)):
+        at = texts(b)
+        assert got[b] == pytest.approx(roc_auc_score(positive[at], SCORE[at]))
+    assert np.isnan(ranking.auc(SCORE, np.ones(N, bool), RESAMPLES)).all()

@@ -85,3 +85,15 @@ def test_intervals_over_seeds_are_students():
     values = [0.61, 0.64, 0.60, 0.66, 0.63]
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert statistics.over_seeds(values) == pytest.approx((np.mean(values), low, high))
+
+
+def test_weighted_means_leave_out_what_weighs_nothing():
+    found = resample(DOCUMENTS, count=20)
+    values = np.array([1.0, np.nan, 3.0, 4.0, 5.0, 6.0, np.nan, 8.0])
+    weights = np.array([1.0, 0.0, 2.0, 0.5, 1.0, 1.0, 0.0, 3.0])
+    got, plain = found.mean(values, weights), found.mean(np.arange(8.0))
+    for b, texts in enumerate(copies(found)):
+        kept = texts[weights[texts] > 0]
+        assert got[b] == pytest.approx(np.average(values[kept], weights=weights[kept]))
+        assert plain[b] == pytest.approx(np.mean(texts))
+    assert np.isnan(found.mean(values, np.zeros(8))).all()

@@ -30,9 +30,15 @@ ARRAYS = {
     "shares": RNG.dirichlet(np.ones(4), SHAPE),
     "thresholds": np.array([-1.0, 0.2, 1.5]),
     "tie_width": np.array(0.3),
+    "group_scores": RNG.normal(size=(*SHAPE, 4)),
+    "group_ratings": RNG.integers(0, 3, (*SHAPE, 4)),
+    "attribute_scores": RNG.normal(size=(*SHAPE, 2)),
+    "attribute_ratings": RNG.normal(size=(*SHAPE, 2)),
 }
 ARRAYS = {name: x.astype(np.float32) for name, x in ARRAYS.items()} | {
-    "label": np.array([[0, 1, 2], [3, 1, 0]], np.int32)
+    "label": np.array([[0, 1, 2], [3, 1, 0]], np.int32),
+    "group_mask": RNG.uniform(size=(*SHAPE, 4)) < 0.8,
+    "attribute_mask": RNG.uniform(size=(*SHAPE, 2)) < 0.7,
 }
 WEIGHT = np.array([[1.0, 0.0, 2.0], [0.5, 0.0, 1.5]], np.float32)
 REFUSED = {("margins", "target")}  # combinations that a loss may not take together
@@ -44,6 +50,8 @@ DIFFERENTIABLE = (
     "logits",
     "thresholds",
     "tie_width",
+    "group_scores",
+    "attribute_scores",
 )
 
 
@@ -105,6 +113,7 @@ def test_value_and_gradient_are_finite_at_extremes(name, given):
     logits = np.zeros((*SHAPE, 4), np.float32)
     logits[..., 0] = far
     extremes = {"score": far, "log_variance": far.T.reshape(SHAPE), "logits": logits}
+    extremes |= {"group_scores": logits, "attribute_scores": logits[..., :2]}
     for pair in ((far, other), (other, far), (far, far), (far / 2, -far / 2)):
         arrays = ARRAYS | extremes | {"chosen": pair[0], "rejected": pair[1]}
         value, grad = value_and_grad(LOSSES[name], pick(given, arrays))
@@ -115,7 +124,8 @@ def test_value_and_gradient_are_finite_at_extremes(name, given):
 
 @pytest.mark.parametrize(("name", "given"), calls())
 def test_slots_of_weight_zero_change_nothing(name, given):
-    weight = "pair_weight" if "chosen" in given else "text_weight"
+    kinds = {"chosen": "pair_weight", "group_scores": "group_weight"}
+    weight = next((kinds[n] for n in given if n in kinds), "text_weight")
     terms = [lookup.Term(1.0, name, LOSSES[name])]
     goal = objective.create(terms, lambda params, frozen, batch, rng: {**batch, **params}, {})
 
@@ -172,6 +182,8 @@ OUTSIDE = {
     "delta": (0.0,),
     "low": (10.0,),
     "high": (-10.0,),
+    "top_k": (-1,),
+    "temperature": (0.0, float("nan")),
 }
 
 

@@ -74,8 +74,9 @@ def test_value_and_gradient(name, options, reference, moving, others):
 
 
 def test_every_loss_has_a_reference():
+    with_their_own = {"process", "attributes_mse"}
     defined = {n for n, f in LOSSES.items() if f.__module__ == pointwise.__name__}
-    assert {case[0] for case in REFERENCES} == defined
+    assert {case[0] for case in REFERENCES} == defined - with_their_own
 
 
 def test_optax_agrees():
@@ -119,3 +120,23 @@ def test_neighboring_thresholds_that_nearly_meet_stay_exact():
     got = pointwise.ordinal(jnp.array([0.5]), near, jnp.array([1]))
     want = -np.log(special.expit(1e-3 - 0.5) - special.expit(-0.5))
     np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_a_process_is_judged_step_by_step():
+    score, label = (
+        np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -4.0]]),
+        np.array([[1, 0.5, 0], [1, 1, 0]]),
+    )
+    got = pointwise.process(jnp.asarray(score, jnp.float32), jnp.asarray(label, jnp.float32))
+    want = -label * np.log(special.expit(score)) - (1 - label) * np.log(special.expit(-score))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_attributes_are_averaged_over_those_rated():
+    score = jnp.array([[1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])
+    rating = jnp.array([[0.0, 4.0, 3.0], [5.0, np.nan, 4.0], [np.nan] * 3])
+    mask = jnp.array([[True, True, True], [True, False, True], [False] * 3])
+    both = jax.value_and_grad(lambda s: jnp.sum(pointwise.attributes_mse(s, rating, mask)))
+    np.testing.assert_allclose(pointwise.attributes_mse(score, rating, mask), [5 / 3, 14.5, 0])
+    want = 2 * np.array([[1 / 3, -2 / 3, 0], [-2.5, 0, -1], [0, 0, 0]])
+    np.testing.assert_allclose(both(score)[1], want, rtol=1e-6)

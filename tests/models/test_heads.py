@@ -100,6 +100,15 @@ def test_gaussian_offers_a_mean_and_a_log_variance():
     np.testing.assert_allclose(outputs["log_variance"], want[..., 1], rtol=1e-4, atol=1e-6)
 
 
+def test_attributes_have_a_score_each_and_a_weighted_sum():
+    x, params, outputs = made(heads.Attributes(weights=(("a", 0.5), ("b", 0.0), ("c", -2.0))))
+    want = np.asarray(x, np.float64) @ params["attributes"]["kernel"]
+    np.testing.assert_allclose(outputs["attribute_scores"], want, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        outputs["score"], want @ np.array([0.5, 0, -2]), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
 def test_a_score_does_not_depend_on_what_a_text_is_packed_with(pooling):
     rng = np.random.default_rng(1)
