@@ -6,8 +6,11 @@ from typing import NamedTuple
 from rmjax import assets
 from rmjax.data import sources, splits, synthetic
 from rmjax.data.builders import human_ratings as builder
-from rmjax.data.records import Pair, RatedText, Record
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
 from rmjax.errors import UserError
+
+
+KINDS = {RatedText: "texts", Pair: "pairs", Ranking: "rankings", Process: "processes"}
 
 
 class Data(NamedTuple):
@@ -20,9 +23,9 @@ class Data(NamedTuple):
     notes: list[str]  # what was left out, and why
 
     @property
-    def paired(self) -> bool:
-        """Whether these are preference pairs rather than rated texts."""
-        return isinstance(self.train[0], Pair)
+    def kind(self) -> str:
+        """What the records are: texts, pairs, rankings or processes."""
+        return KINDS[type(self.train[0])]
 
     @property
     def attributes(self) -> tuple[str, ...]:

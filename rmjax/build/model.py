@@ -1,6 +1,7 @@
 """The `model` and `head` lines of a config: a linen module, its weights by path, and its tokenizer."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from rmjax import assets
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, presets, safetensors
+from rmjax.models.layers import Adapter
 from rmjax.models.transformer import Config, Transformer
 from rmjax.train.state import gather
 
@@ -115,6 +117,36 @@ def attributes(labels: Labels, *, weights: Mapping[str, float] | None = None) ->
 HEADS = {f.__name__: f for f in (scalar, classes, ordinal, gaussian, attributes)}
 
 
+def none() -> Adapter | None:
+    """No adapter: whatever `frozen` leaves is trained."""
+
+
+def lora(
+    *,
+    rank: int = 16,
+    alpha: float = 32.0,
+    dropout: float = 0.0,
+    targets: str = r"/(query|key|value|output|gate|up|down)$",
+    rank_stabilized: bool = False,
+) -> Adapter:
+    """LoRA beside the projections whose path the regular expression `targets` finds; the head is trained too.
+
+    alpha: the adapter's product counts alpha / rank, or alpha / sqrt(rank) if rank_stabilized (rsLoRA).
+    Raises: UserError on values outside their range.
+    """
+    if rank < 1 or not alpha > 0 or not 0 <= dropout < 1:
+        raise UserError("config key 'adapter': lora() needs rank of 1 or more, alpha above 0 and dropout in [0, 1), "
+                        f"not rank={rank}, alpha={alpha}, dropout={dropout}")  # fmt: skip
+    try:
+        re.compile(targets)
+    except re.error as error:
+        raise UserError(f"config key 'adapter': targets={targets!r}: {error}") from error
+    return Adapter(rank, alpha / rank ** (0.5 if rank_stabilized else 1.0), dropout, targets)
+
+
+ADAPTERS = {f.__name__: f for f in (none, lora)}
+
+
 def _known(scale: tuple[int, int] | None) -> tuple[int, int]:
     if scale is None:
         raise UserError("config key 'head': classes() and ordinal() need whole-number ratings; give the scale, "
@@ -130,6 +162,7 @@ def reward_model(
     dtype: str,
     dropout: float = 0.0,
     remat: bool = False,
+    adapter: Adapter | None = None,
 ) -> heads.RewardModel:
     """The module. Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
     unroll = config.layers if jax.default_backend() == "cpu" else 1
@@ -137,7 +170,13 @@ def reward_model(
         raise UserError(
             f"config key 'model': pooling={pooling!r} is none of {', '.join(heads.POOLINGS)}"
         )
-    return heads.RewardModel(Transformer(config, dtype, dropout, remat, unroll), head, pooling)
+    transformer = Transformer(config, dtype, dropout, remat, unroll, adapter)
+    return heads.RewardModel(transformer, head, pooling)
+
+
+def shares(config: Config, pooling: str) -> bool:
+    """Whether texts may keep what they begin with alike once: where no token sees what comes later."""
+    return config.kind == "decoder" and pooling != "first"
 
 
 def initialize(

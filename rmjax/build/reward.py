@@ -14,15 +14,40 @@ from rmjax import lookup
 from rmjax.build import model, objective
 from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
+from rmjax.data.encode import Known, encode
 from rmjax.data.records import fingerprint
-from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
-from rmjax.models import shardings
+from rmjax.models import lora, shardings
+from rmjax.models.layers import Adapter
 from rmjax.models.heads import RewardModel
 from rmjax.train import optimizer, parallel, state, step
 from rmjax.train.state import Params, State
 
 DTYPES = ("float32", "bfloat16")
+
+
+class Normalize(NamedTuple):
+    """Which texts' raw scores get mean 0 (and deviation 1): "train", "validation", or a file of records."""
+
+    reference: str
+    scale: bool
+
+
+def keep() -> None:
+    """Scores stay as the model gives them."""
+
+
+def shift(*, reference: str = "validation") -> Normalize:
+    """The reference texts score 0 on average."""
+    return Normalize(reference, scale=False)
+
+
+def standardize(*, reference: str = "validation") -> Normalize:
+    """The reference texts' scores have mean 0 and deviation 1."""
+    return Normalize(reference, scale=True)
+
+
+NORMALIZE = {f.__name__: f for f in (keep, shift, standardize)}
 
 
 class Plan(NamedTuple):
@@ -33,10 +58,12 @@ class Plan(NamedTuple):
     records: Callable[[], Data]
     backbone: Callable[[], model.Backbone]
     head: Callable[..., nn.Module]
+    adapter: Adapter | None
     rule: Any
     schedule: Callable
     rates: dict[str, float]
     layout: Callable[..., parallel.Layout]
+    normalize: Normalize | None
 
 
 class Parts(NamedTuple):
@@ -89,10 +116,12 @@ def plan(config: Any) -> Plan:
         lookup.bind(c.data, DATA, key="data"),
         lookup.bind(c.model, model.MODELS, key="model"),
         lookup.bind(c.head, model.HEADS, key="head"),
+        lookup.bind(c.adapter, model.ADAPTERS, key="adapter")(),
         rule,
         schedule,
         rates,
         lookup.bind(c.parallel, parallel.LAYOUTS, key="parallel"),
+        lookup.bind(c.normalize, NORMALIZE, key="normalize")(),
     )
 
 
@@ -108,7 +137,16 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     except ValueError as error:
         raise UserError(f"config key 'model': {error}") from error
     max_length = model.longest(backbone.config, c.max_length)
-    texts, more = tokenize(loaded.train, loaded, backbone.tokenizer, max_length)
+    if loaded.kind == "processes" and backbone.pooling != "last":
+        raise UserError("config key 'model': steps are scored where they end; set pooling='last' in it")
+    texts, more = encode(
+        loaded.train,
+        backbone.tokenizer,
+        max_length,
+        Known(loaded.scale, loaded.attributes),
+        share=model.shares(backbone.config, backbone.pooling),
+        train=True,
+    )
     notes += more
     examples.check_offer(texts, chosen.pair_arrays)
     layout = chosen.layout(shardings.spec, c.seeds)
@@ -119,8 +157,9 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
                 seed=c.seed + i,
                 epochs=c.epochs,
                 batch_size=c.batch_size,
-                group_size=1 if loaded.paired else c.group_size,
+                group_size=c.group_size,
                 offer=chosen.pair_arrays,
+                lists="group_scores" in objective.needs(chosen.terms),
                 rows_multiple=layout.ways * c.microbatches,
                 pad_id=backbone.tokenizer.pad_id,
             )
@@ -130,10 +169,24 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     ties = "tie_width" in objective.needs(chosen.terms)
     head = chosen.head(model.Labels(loaded.scale, ties, loaded.attributes))
     module = model.reward_model(
-        backbone.config, head, backbone.pooling, dtype=dtype, dropout=c.dropout, remat=c.remat
+        backbone.config,
+        head,
+        backbone.pooling,
+        dtype=dtype,
+        dropout=c.dropout,
+        remat=c.remat,
+        adapter=chosen.adapter,
     )
     keys = [jax.random.key(c.seed + i) for i in range(c.seeds)]
     init = [model.initialize(module, backbone.weights, stream(key, "init")) for key in keys]
+    held = c.frozen
+    if chosen.adapter is not None:
+        if not any(path.startswith(lora.ROOT) for path in init[0]):
+            raise UserError(
+                f"config key 'adapter': targets={chosen.adapter.targets!r} finds no projection; there are "
+                f"{sorted(p.removesuffix('/kernel') for p in init[0] if p.endswith('/kernel'))}"
+            )
+        held = f"{lora.BESIDE}|{held}" if held else lora.BESIDE
     goal = objective.create(chosen.terms, module.apply, _offered(module, init[0], batches[0][0]))
     update = optimizer.chain(
         chosen.rule,
@@ -143,14 +196,14 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         rates=chosen.rates,
     )
     try:
-        parts = [state.split(params, c.frozen) for params in init]
+        parts = [state.split(params, held) for params in init]
         states = [
             state.create(trained, update.init(trained), stream(key, "dropout"))
             for (trained, _), key in zip(parts, keys, strict=True)
         ]
     except ValueError as error:
         raise UserError(f"config keys 'frozen', 'rates': {error}") from error
-    if any(np.any(parts[0][1][k] != held[k]) for _, held in parts[1:] for k in held):
+    if any(np.any(parts[0][1][k] != own[k]) for _, own in parts[1:] for k in own):
         raise UserError("config key 'frozen': these parameters start at random, and all seeds would share the "
                         "first one's; freeze pretrained ones, or set seeds=1")  # fmt: skip
     made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
@@ -179,15 +232,6 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, ("init", "dropout").index(name))
 
 
-def tokenize(
-    records: list, loaded: Data, tokenizer: Tokenizer, max_length: int
-) -> tuple[examples.Examples, list[str]]:
-    """Examples of rated texts or pairs, and notes on what was cut."""
-    if loaded.paired:
-        return examples.from_pairs(records, tokenizer, max_length)
-    return examples.from_rated(records, tokenizer, max_length, loaded.scale)
-
-
 def hashes(loaded: Data) -> dict[str, str]:
     """The sha256 of each split's records."""
     return {name: fingerprint(getattr(loaded, name)) for name in ("train", "validation", "test")}
@@ -196,7 +240,8 @@ def hashes(loaded: Data) -> dict[str, str]:
 def _offered(module: RewardModel, params: Params, batch: dict[str, np.ndarray]) -> set[str]:
     inputs = [batch[name] for name in ("tokens", "positions", "segments", "score_at")]
     arrays = jax.eval_shape(module.apply, state.collections(params), *inputs)
-    return {*arrays, *batch}
+    gathered = {"group_scores"} if "group_items" in batch else set()
+    return {*arrays, *batch, *gathered}
 
 
 def _rates(text: str) -> dict[str, float]:

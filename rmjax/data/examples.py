@@ -146,95 +146,12 @@ def all_pairs(
     return found
 
 
-def from_rated(
-    records: Sequence[RatedText],
-    tokenizer: Tokenizer,
-    max_length: int,
-    scale: tuple[int, int] | None,
-) -> tuple[Examples, list[str]]:
-    """Examples of rated texts, and a note on texts that had to be cut.
-
-    scale: lowest and highest rating, whole numbers, where known: adds label (the rating rounded half up, from
-      0), probability (the rating on [0, 1]) and, where raters' own ratings are known, shares [N, C].
-    Raises: UserError naming the first text whose rating lies outside the scale.
-    """
-    rating = np.array([r.rating for r in records], np.float32)
-    per_text: dict[str, np.ndarray] = {"rating": rating}
-    panels = [r.ratings for r in records]
-    known = bool(panels) and all(panels)
-    if scale is not None:
-        low, high = scale
-        for record in records:
-            if any(not low <= v <= high for v in (record.rating, *record.ratings)):
-                raise UserError(
-                    f"text {record.id!r} is rated outside the scale {low}..{high}; set low and high"
-                )
-        per_text["label"] = np.floor(rating - low + 0.5).astype(np.int32)
-        per_text["probability"] = (rating - low) / (high - low)
-        if known:
-            classes = np.arange(low, high + 1, dtype=np.float64)
-            per_text["shares"] = shares([np.floor(r.ratings) for r in records], classes)
-    names = sorted({r.domain for r in records})
-    tokens, cut = tokenizer.encode_pairs([""] * len(records), [r.text for r in records], max_length)
-    return Examples(
-        tokens=tokens,
-        ids=[r.id for r in records],
-        weight=np.array([r.weight for r in records], np.float32),
-        kin=np.array([names.index(r.domain) for r in records]),
-        per_text=per_text,
-        votes=shares(panels, np.unique(np.concatenate(panels))) if known else None,
-    ), [f"{cut} texts cut at {max_length} tokens"] if cut else []
-
-
 def shares(panels: Sequence[Sequence[float] | np.ndarray], classes: np.ndarray) -> np.ndarray:
     """The share of each text's ratings [N] that each of the ascending `classes` [C] has: [N, C]."""
     counts = np.zeros((len(panels), len(classes)), np.float32)
     text = np.repeat(np.arange(len(panels)), [len(p) for p in panels])
     np.add.at(counts, (text, np.searchsorted(classes, np.concatenate(panels))), 1)
     return counts / counts.sum(axis=1, keepdims=True)
-
-
-def from_pairs(
-    records: Sequence[Pair], tokenizer: Tokenizer, max_length: int
-) -> tuple[Examples, list[str]]:
-    """Examples of given pairs, and notes on pairs that truncation made identical (dropped) or cut.
-
-    Raises: UserError if no pair is left.
-    """
-    sides = [
-        tokenizer.encode_pairs(
-            [r.prompt for r in records], [getattr(r, side) for r in records], max_length
-        )
-        for side in ("chosen", "rejected")
-    ]
-    (chosen, cut_chosen), (rejected, cut_rejected) = sides
-    keep = [i for i in range(len(records)) if not np.array_equal(chosen[i], rejected[i])]
-    if not keep:
-        raise UserError(
-            f"all {len(records)} pairs are identical within max_length={max_length} tokens; raise it"
-        )
-    notes = []
-    if len(keep) < len(records):
-        notes.append(
-            f"{len(records) - len(keep)} pairs dropped: identical within {max_length} tokens"
-        )
-    if cut_chosen + cut_rejected:
-        notes.append(f"{cut_chosen + cut_rejected} completions cut at {max_length} tokens")
-    given = {}
-    for name, field in (("margins", "margin"), ("target", "target")):
-        values = [getattr(records[i], field) for i in keep]
-        if all(v is not None for v in values):
-            given[name] = np.array(values, np.float32)
-    both = lambda values: np.repeat(np.array(values), 2)
-    return Examples(
-        tokens=[t for i in keep for t in (chosen[i], rejected[i])],
-        ids=[records[i].id for i in keep for _ in range(2)],
-        weight=both([records[i].weight for i in keep]).astype(np.float32),
-        kin=both(range(len(keep))),
-        per_text={},
-        given=given,
-        fixed=list(np.arange(2 * len(keep)).reshape(-1, 2)),
-    ), notes
 
 
 def check_offer(examples: Examples, offer: Sequence[str]) -> None:

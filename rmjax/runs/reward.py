@@ -47,7 +47,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     folder.begin(home, config, hashes, choices)
     shape = parts.batches[0].shape
     say(
-        f"{len(loaded.train):,} training {'pairs' if loaded.paired else 'texts'}, {parts.parameters:,} parameters, "
+        f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, "
         f"{len(parts.batches[0])} steps of {shape.rows} x {shape.row_length} tokens "
         f"({parts.batches[0].padding:.1%} padding), {parts.layout.name}, {choices['dtype']}"
     )
@@ -144,19 +144,19 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
         "scale": parts.data.scale,
         "ties": "tie_width" in {k.split("/")[-1] for k in parts.state.params},
         "attributes": parts.data.attributes,
-        "paired": parts.data.paired,
+        "kind": parts.data.kind,
         "dtype": choices["dtype"],
     }
 
 
 def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
-    """A function of placed parameters and records: scores [S, N], or [S, N, 2] of pairs."""
-    tokenizer = parts.backbone.tokenizer
+    """A function of placed parameters and records: raw scores as `scoring.records` gives them."""
+    tokenizer, share = parts.backbone.tokenizer, parts.batches[0].examples.share
     score = scoring.make_score(
         parts.module.apply, parts.layout, parts.frozen, config.seeds, tokenizer.pad_id
     )
     return lambda params, records: scoring.records(
-        lambda t: score(params, t), tokenizer, config.max_length, records
+        lambda examples: score(params, examples), tokenizer, config.max_length, share, records
     )
 
 
@@ -178,7 +178,12 @@ def _validation(config: Any, parts: build.Parts):
 def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
     """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
-    scorer, loaded = scoring.load(home), parts.data
+    loaded = parts.data
+    raw = scoring.load(home, normalized=False)
+    if normalize is not None:
+        score = lambda found: scoring.records(raw.score, raw.tokenizer, raw.max_length, found)
+        normalization.fix(home, normalize, loaded, score)
+    scorer = scoring.load(home)
     score = lambda found: scoring.records(scorer.score, scorer.tokenizer, scorer.max_length, found)
     test, validation = score(loaded.test), score(loaded.validation)
     fitted = judge.temperatures(loaded.validation, validation)

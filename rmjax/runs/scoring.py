@@ -1,4 +1,7 @@
-"""A trained model as a function from texts to scores, fresh from training or from a run folder alone."""
+"""A trained model as a function from records to scores, fresh from training or from a run folder alone.
+
+Legend: S seeds, N records, M scored places.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +15,14 @@ from ml_collections import ConfigDict
 from rmjax import lookup
 from rmjax.build import model
 from rmjax.data import pipeline
-from rmjax.data.examples import Examples, singles
+from rmjax.data.encode import encode
+from rmjax.data.examples import Examples
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import shardings
 from rmjax.models.transformer import Config
+from rmjax.runs import normalization
 from rmjax.train import checkpoint, forward, parallel
 
 Score = Callable[[PyTree, Examples], np.ndarray]
@@ -26,11 +31,22 @@ Score = Callable[[PyTree, Examples], np.ndarray]
 class Scorer(NamedTuple):
     """A reward model ready for use; one model a seed."""
 
-    score: Callable[[Examples], np.ndarray]  # -> float32 [S, M], one a scored place
+    raw: Callable[[Examples], np.ndarray]  # -> float32 [S, M], before normalization
+    normalization: normalization.Normalization | None
     tokenizer: Tokenizer
     max_length: int
+    share: bool  # whether texts of a group keep what they begin with alike once
     config: Any  # as it was trained
-    paired: bool
+    kind: str  # of records it was trained on, as `Data.kind`
+
+    def score(self, examples: Examples) -> np.ndarray:
+        """Scores of every scored place, float32 [S, M]."""
+        raw = self.raw(examples)
+        return raw if self.normalization is None else self.normalization.apply(raw)
+
+    def records(self, found: Sequence[Record]) -> np.ndarray:
+        """Scores of records, each seed's as `kinds` says of theirs: [S, N], or [S, N, K]."""
+        return records(self.score, self.tokenizer, self.max_length, self.share, found)
 
 
 def make_score(
@@ -56,9 +72,31 @@ def make_score(
     return score
 
 
-def load(workdir: Path) -> Scorer:
+def records(
+    score: Callable[[Examples], np.ndarray],
+    tokenizer: Tokenizer,
+    max_length: int,
+    share: bool,
+    found: Sequence[Record],
+) -> np.ndarray:
+    """Scores of records: float32 [S, N] of rated texts, [S, N, 2] of pairs, else [S, N, K] with NaN after a record's own."""
+    made = encode(found, tokenizer, max_length, share=share).examples
+    scores = score(made)
+    if isinstance(found[0], RatedText):
+        return scores
+    if isinstance(found[0], Pair):
+        return scores.reshape(len(scores), -1, 2)
+    groups = np.arange(len(found))[:, None] if made.fixed is None else made.fixed
+    sizes = np.array([made.places(g) for g in groups])
+    padded = np.full((len(scores), len(found), sizes.max()), np.nan, np.float32)
+    padded[:, np.arange(sizes.max()) < sizes[:, None]] = scores
+    return padded
+
+
+def load(workdir: Path, *, normalized: bool = True) -> Scorer:
     """The best model of a finished run, from its folder and nothing else.
 
+    normalized: False while the normalization is still to be fixed.
     Raises: UserError where the folder holds no trained model, or its files do not fit together.
     """
     best = workdir / "checkpoints/best"
@@ -70,36 +108,38 @@ def load(workdir: Path) -> Scorer:
     about = checkpoint.about(best)
     config: Any = ConfigDict(about["config"])
     tokenizer = Tokenizer.from_json(about["tokenizer"])
+    shape = Config(**about["transformer"])
+    layout = parallel.one_device(shardings.spec, config.seeds)
+    held = workdir / "checkpoints/frozen"
+    frozen = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
+    params = layout.put(checkpoint.restore(best)["params"])
+    score = make_score(
+        module_of(about).apply,
+        layout,
+        layout.put(frozen, stacked=False),
+        config.seeds,
+        tokenizer.pad_id,
+    )
+    wanted = normalized and config.normalize != "keep()"
+    return Scorer(
+        lambda examples: score(params, examples),
+        normalization.load(workdir) if wanted else None,
+        tokenizer,
+        config.max_length,
+        model.shares(shape),
+        config,
+        about["kind"],
+    )
+
+
+def module_of(about: dict[str, Any]) -> Any:
+    """The module that a checkpoint's description is of."""
+    config: Any = ConfigDict(about["config"])
     scale = tuple(about["scale"]) if about["scale"] else None
     labels = model.Labels(scale, about["ties"], tuple(about["attributes"]))
     head = lookup.bind(config.head, model.HEADS, key="head")(labels)
+    adapter = lookup.bind(config.adapter, model.ADAPTERS, key="adapter")()
     shape = Config(**about["transformer"])
-    module = model.reward_model(shape, head, about["pooling"], dtype=about["dtype"])
-    layout = parallel.one_device(shardings.spec, config.seeds)
-    frozen_folder = workdir / "checkpoints/frozen"
-    frozen = checkpoint.restore(frozen_folder)["frozen"] if config.frozen else {}
-    params = layout.put(checkpoint.restore(best)["params"])
-    score = make_score(
-        module.apply, layout, layout.put(frozen, stacked=False), config.seeds, tokenizer.pad_id
+    return model.reward_model(
+        shape, head, about["pooling"], dtype=about["dtype"], adapter=adapter
     )
-    return Scorer(
-        lambda examples: score(params, examples),
-        tokenizer,
-        config.max_length,
-        config,
-        about["paired"],
-    )
-
-
-def records(
-    score: Callable, tokenizer: Tokenizer, max_length: int, found: Sequence[Record]
-) -> np.ndarray:
-    """Scores of rated texts, float32 [S, N], or of pairs, [S, N, 2]: chosen, rejected."""
-    texts = [r for r in found if isinstance(r, RatedText)]
-    if texts:
-        return score(singles(tokenizer.encode([r.text for r in texts], max_length)))
-    pairs = [r for r in found if isinstance(r, Pair)]
-    prompts = [r.prompt for r in pairs]
-    encode = lambda answers: tokenizer.encode_pairs(prompts, answers, max_length)[0]
-    sides = ([r.chosen for r in pairs], [r.rejected for r in pairs])
-    return np.stack([score(singles(encode(side))) for side in sides], axis=-1)

@@ -1,0 +1,187 @@
+"""Records of any kind to token ids, with all that losses may name of them.
+
+Legend: N texts, M scored places, C classes, A attributes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from rmjax.data.examples import Examples, shares
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
+
+
+class Encoded(NamedTuple):
+    """Examples, and what to tell of texts that were cut or left out."""
+
+    examples: Examples
+    notes: list[str]
+
+
+class Known(NamedTuple):
+    """What is known of a data set's ratings: lowest and highest where they are whole numbers, and attributes' names."""
+
+    scale: tuple[int, int] | None = None
+    attributes: tuple[str, ...] = ()
+
+
+def encode(
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    max_length: int,
+    known: Known = Known(),
+    *,
+    share: bool = False,
+    train: bool = False,
+) -> Encoded:
+    """Examples of records of one kind, in their order: one text of a rated text, two of a pair (chosen first), one a
+    completion of a ranking, one of a process.
+
+    share: whether the model lets a group's texts keep what they begin with alike once.
+    train: leave out groups that truncation made identical; else every record stays.
+    Raises: UserError if nothing is left, or naming the first rating outside the scale.
+    """
+    first = records[0]
+    if isinstance(first, RatedText):
+        return _rated(cast(Sequence[RatedText], records), tokenizer, max_length, known)
+    if isinstance(first, Process):
+        return _processes(cast(Sequence[Process], records), tokenizer, max_length)
+    return _groups(cast(Sequence[Pair | Ranking], records), tokenizer, max_length, share, train)
+
+
+def _rated(
+    records: Sequence[RatedText], tokenizer: Tokenizer, max_length: int, known: Known
+) -> Encoded:
+    if any(r.prompt for r in records):
+        made = [tokenizer.encode_group(r.prompt, [r.text], max_length) for r in records]
+        tokens, cut = [t for (t,), _ in made], sum(c for _, c in made)
+    else:
+        tokens, cut = tokenizer.encode([r.text for r in records], max_length)
+    panels = [r.ratings for r in records]
+    paneled = bool(panels) and all(panels)
+    per_text = {"rating": np.array([r.rating for r in records], np.float32)}
+    if known.scale is not None:
+        per_text |= _on_scale(records, known.scale, paneled)
+    if known.attributes:
+        per_text |= _attributes(records, known.attributes)
+    # Answers to one prompt are compared with each other, texts without one with all of their domain.
+    kin = {key: i for i, key in enumerate(sorted({_kin(r) for r in records}))}
+    examples = Examples(
+        tokens=tokens,
+        ids=[r.id for r in records],
+        weight=np.array([r.weight for r in records], np.float32),
+        kin=np.array([kin[_kin(r)] for r in records]),
+        per_text=per_text,
+        votes=shares(panels, np.unique(np.concatenate(panels))) if paneled else None,
+    )
+    return Encoded(examples, _note(cut, "texts", max_length))
+
+
+def _kin(record: RatedText) -> tuple[str, str]:
+    return record.domain, str(record.prompt)
+
+
+def _on_scale(
+    records: Sequence[RatedText], scale: tuple[int, int], paneled: bool
+) -> dict[str, np.ndarray]:
+    """label (the rating rounded half up, from 0), probability (the rating on [0, 1]) and, of panels, shares [N, C]."""
+    low, high = scale
+    for record in records:
+        if any(not low <= v <= high for v in (record.rating, *record.ratings)):
+            raise UserError(
+                f"text {record.id!r} is rated outside the scale {low}..{high}; set low and high"
+            )
+    rating = np.array([r.rating for r in records], np.float32)
+    found = {
+        "label": np.floor(rating - low + 0.5).astype(np.int32),
+        "probability": (rating - low) / (high - low),
+    }
+    if paneled:
+        classes = np.arange(low, high + 1, dtype=np.float64)
+        found["shares"] = shares([np.floor(r.ratings) for r in records], classes)
+    return found
+
+
+def _attributes(records: Sequence[RatedText], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """attribute_ratings and attribute_mask [N, A]: which attributes a text is rated on, and how."""
+    own = [dict(r.attributes) for r in records]
+    return {
+        "attribute_ratings": np.array([[o.get(n, 0.0) for n in names] for o in own], np.float32),
+        "attribute_mask": np.array([[n in o for n in names] for o in own]),
+    }
+
+
+def _groups(
+    records: Sequence[Pair | Ranking],
+    tokenizer: Tokenizer,
+    max_length: int,
+    share: bool,
+    train: bool,
+) -> Encoded:
+    completions = lambda r: (r.chosen, r.rejected) if isinstance(r, Pair) else r.completions
+    made = [tokenizer.encode_group(r.prompt, completions(r), max_length) for r in records]
+    differ = lambda texts: any(not np.array_equal(t, texts[0]) for t in texts[1:])
+    keep = [i for i, (texts, _) in enumerate(made) if not train or differ(texts)]
+    kind = "pairs" if isinstance(records[0], Pair) else "rankings"
+    if not keep:
+        raise UserError(
+            f"all {len(records)} {kind} are identical within max_length={max_length} tokens; raise it"
+        )
+    notes = _note(sum(cut for _, cut in made), "completions", max_length)
+    if gone := len(records) - len(keep):
+        notes.append(f"{gone} {kind} dropped: identical within {max_length} tokens")
+    kept, sizes = [records[i] for i in keep], [len(made[i][0]) for i in keep]
+    ends = np.cumsum(sizes)
+    spread: Callable = lambda values: np.repeat(np.array(values), sizes)
+    examples = Examples(
+        tokens=[t for i in keep for t in made[i][0]],
+        ids=[r.id for r in kept for _ in completions(r)],
+        weight=spread([r.weight for r in kept]).astype(np.float32),
+        kin=spread(range(len(kept))),
+        per_text=_ratings(kept),
+        given=_given(kept),
+        fixed=[np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)],
+        share=share,
+    )
+    return Encoded(examples, notes)
+
+
+def _ratings(records: Sequence[Pair | Ranking]) -> dict[str, np.ndarray]:
+    own = [r.ratings for r in records if isinstance(r, Ranking)]
+    return {"rating": np.concatenate(own).astype(np.float32)} if own else {}
+
+
+def _given(records: Sequence[Pair | Ranking]) -> dict[str, np.ndarray] | None:
+    """What is known of given pairs; None of rankings, whose pairs are formed from ratings."""
+    pairs = [r for r in records if isinstance(r, Pair)]
+    if not pairs:
+        return None
+    found = {}
+    for name, field in (("margins", "margin"), ("target", "target")):
+        values = [getattr(p, field) for p in pairs]
+        if all(v is not None for v in values):
+            found[name] = np.array(values, np.float32)
+    return found
+
+
+def _processes(records: Sequence[Process], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    made = [tokenizer.encode_steps(r.prompt, r.steps, max_length) for r in records]
+    labels = [r.labels[: len(ends)] for r, (_, ends) in zip(records, made, strict=True)]
+    lost = sum(len(r.labels) for r in records) - sum(map(len, labels))
+    examples = Examples(
+        tokens=[tokens for tokens, _ in made],
+        ids=[r.id for r in records],
+        weight=np.array([r.weight for r in records], np.float32),
+        kin=np.arange(len(records)),
+        per_text={"probability": np.concatenate(labels).astype(np.float32)},
+        ends=[ends for _, ends in made],
+    )
+    notes = [f"{lost} steps left out: they do not fit {max_length} tokens"] if lost else []
+    return Encoded(examples, notes)
+
+
+def _note(cut: int, what: str, max_length: int) -> list[str]:
+    return [f"{cut} {what} cut at {max_length} tokens"] if cut else []
