@@ -128,7 +128,8 @@ def _table(metrics: Mapping[str, Mapping[str, Any]], domains: set[str]) -> dict[
     table: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
     for key, figure in metrics.items():
         place, _, metric = key.rpartition("/")
-        who, domain = ("", place) if place in domains else place.split("/", 1)
+        alone = place in domains or "/" not in place
+        who, domain = ("", place) if alone else place.split("/", 1)
         table.setdefault(domain, {}).setdefault(who, {})[metric] = figure
     rank = lambda row: [*WHO, row[0]].index(row[0])
     return {domain: dict(sorted(rows.items(), key=rank)) for domain, rows in table.items()}

@@ -36,12 +36,13 @@ def run(*, workdir: str, data: str, name: str = "") -> dict[str, Any]:
         )
     say(f"scoring {len(test):,} {'pairs' if paired else 'texts'}")
     scores = scoring.records(scorer.score, scorer.tokenizer, scorer.max_length, test)
+    link = judge.own_link(scorer.config.loss, scorer.config.pair_arrays)
     found = {
         "data": data,
         "interval": results["interval"],
         "trained_domains": results["trained_domains"],
         "notes": notes,
-        "metrics": judge.figures(test, scores, results["temperatures"], validation),
+        "metrics": judge.figures(test, scores, results["temperatures"], validation, link),
         "reliability": judge.reliability(test, scores, results["temperatures"]),
     }
     path = home / "evaluations" / f"{name or re.split(r'[(.]', Path(data).name)[0]}.json"

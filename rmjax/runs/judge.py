@@ -1,20 +1,29 @@
 """Held-out records and their scores to figures with intervals, beside people and trivial baselines.
 
-Legend: N records, S seeds, B resamples. Scores are [S, N], or [S, N, 2] of pairs: chosen, rejected.
+Legend: N records, S seeds, B resamples. Scores are [S, N, ..], each seed's as `kinds` says of the kind of record.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from rmjax.data import examples
-from rmjax.data.records import Pair, RatedText, Record
-from rmjax.evaluation import agreement, calibration, ranking, statistics
-from rmjax.rewards import rules
+from rmjax import lookup
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.evaluation import (
+    agreement,
+    calibration,
+    ensembles,
+    links,
+    ranking,
+    rewardbench,
+    statistics,
+)
+from rmjax.losses import LOSSES
+from rmjax.runs import kinds
 
-PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
 Figures = dict[str, dict[str, Any]]
 Temperatures = Mapping[str, Sequence[float]]  # domain -> one a seed
 
@@ -24,35 +33,57 @@ def figures(
     scores: np.ndarray,
     fitted: Temperatures,
     validation: Sequence[Record] = (),
+    link: kinds.Link | None = None,
 ) -> Figures:
     """Every figure of the model, and of people and baselines on the same records.
 
     fitted: what `temperatures` gave for the model; a domain that is missing takes their geometric mean.
     validation: records on which the baselines' temperatures are fitted; none, and they have no calibration.
+    link: what the model's loss says that a gap stands for, from `own_link`.
     """
-    found = _of_scorer("", test, scores, fitted)
-    tuning = _baselines(validation) if validation else {}
-    for who, values in _baselines(test).items():
+    found = _of_scorer("", test, scores, fitted, link)
+    tuning = kinds.baselines(validation) if validation else {}
+    for who, values in kinds.baselines(test).items():
         own = temperatures(validation, tuning[who][None]) if tuning else {}
         found |= _of_scorer(f"{who}/", test, values[None], own)
-    for domain, records, _ in by_domain(test):
+    for domain, records, at in by_domain(test):
         panels = [np.array(r.ratings) for r in records if isinstance(r, RatedText)]
         if len(panels) == len(records) and all(len(p) > 1 for p in panels):
             found |= _of_people(domain, records, panels)
+        if len(scores) > 1:
+            found |= _of_members(domain, records, scores[:, at])
     return found
 
 
+def own_link(loss: str, pair_arrays: str) -> kinds.Link | None:
+    """What a `loss` line says that a gap stands for; None of sums, of losses that are not proper, and with margins.
+
+    Links that need more than the gap (rao_kupper, gaussian_nll, ordinal, classes) are in evaluation.links.
+    """
+    terms = lookup.terms(loss, LOSSES, key="loss")
+    if len(terms) > 1 or "margins" in pair_arrays:
+        return None
+    if terms[0].name == "thurstone":
+        options = terms[0].function.keywords  # pyright: ignore[reportFunctionMemberAccess] (a partial)
+        return functools.partial(links.thurstone, scale=options.get("scale", 1.0))
+    # By Luce's axiom a pair of a Plackett-Luce ranking is Bradley-Terry; a step's score is the logit itself.
+    return (
+        links.bradley_terry
+        if terms[0].name in ("bradley_terry", "plackett_luce", "process")
+        else None
+    )
+
+
 def quick(records: Sequence[Record], scores: np.ndarray) -> float:
-    """The figure that validation watches, for scores [N] or [N, 2]: Pearson's r or pair accuracy, mean over domains."""
-    name = "pair_accuracy" if isinstance(records[0], Pair) else "pearson"
-    found = []
+    """The figure that validation watches (kinds.WATCHED), of one seed's scores [N, ..]: mean over domains."""
+    name, found = kinds.WATCHED[type(records[0])], []
     for _, own, at in by_domain(records):
+        resamples = statistics.resample([r.document for r in own], count=0)
         if name == "pearson":
-            resamples = statistics.resample([r.document for r in own], count=0)
-            found.append(float(ranking.pearson(scores[at], _ratings(own), resamples)[0]))
+            value = ranking.pearson(scores[at], kinds.ratings(own), resamples)
         else:
-            gap = scores[at, 0] - scores[at, 1]
-            found.append(float(np.mean(0.5 + 0.5 * np.sign(gap))))
+            value = kinds.values(own, scores[at], resamples)[name]
+        found.append(float(value[0]))
     return float(np.mean(np.nan_to_num(found)))  # a constant score has no r; it counts 0
 
 
@@ -60,9 +91,8 @@ def temperatures(records: Sequence[Record], scores: np.ndarray) -> dict[str, lis
     """The temperature of each domain and seed that fits the shares of raters best."""
     found = {}
     for domain, own, at in by_domain(records):
-        own, keep = _some(own)
-        logits = (_gaps(s[at][keep]) for s in scores)
-        found[domain] = [calibration.fit_temperature(g, _targets(own)) for g in logits]
+        each = (kinds.judged(own, s[at]) for s in scores)
+        found[domain] = [calibration.fit_temperature(j.logit, j.target) for j in each]
     return found
 
 
@@ -72,9 +102,8 @@ def reliability(
     """The reliability diagram of each domain, of the first seed's scores."""
     found = {}
     for domain, own, at in by_domain(records):
-        own, keep = _some(own)
-        logit = _gaps(scores[0][at][keep]) / _temperature(fitted, domain)[0]
-        diagram = calibration.reliability(logit, _targets(own))
+        made = kinds.judged(own, scores[0][at])
+        diagram = calibration.reliability(made.logit / _temperature(fitted, domain)[0], made.target)
         found[domain] = {k: v.tolist() for k, v in diagram._asdict().items()}
     return found
 
@@ -85,27 +114,30 @@ def predictions(
     validation: Sequence[Record],
     validation_scores: np.ndarray,
 ) -> Iterator[dict[str, Any]]:
-    """One line a record, for scores [N] or [N, 2]; of rated texts also the score on the raters' scale.
+    """One line a record, for one seed's scores [N, ..]; of rated texts also the score on the raters' scale.
 
     That is the least-squares line from scores to ratings over the validation records.
     """
     slope, offset = 0.0, 0.0
     if isinstance(test[0], RatedText):
-        slope, offset = np.polyfit(validation_scores.astype(np.float64), _ratings(validation), 1)
+        slope, offset = np.polyfit(
+            validation_scores.astype(np.float64), kinds.ratings(validation), 1
+        )
     for record, score in zip(test, scores, strict=True):
-        line: dict[str, Any] = {
-            "id": record.id,
-            "domain": record.domain,
-            "document": record.document,
-        }
-        if isinstance(record, Pair):
-            texts = {k: getattr(record, k) for k in ("prompt", "chosen", "rejected")}
-            sides = {"chosen_score": float(score[0]), "rejected_score": float(score[1])}
-            yield line | texts | sides
-        else:
-            predicted = float(slope * score + offset)
-            line |= {"text": record.text, "rating": record.rating}
-            yield line | {"score": float(score), "predicted": predicted}
+        line = {k: getattr(record, k) for k in ("id", "domain", "document", "prompt")}
+        match record:
+            case RatedText():
+                line |= {"text": record.text, "rating": record.rating, "score": float(score)}
+                yield line | {"predicted": float(slope * score + offset)}
+            case Pair():
+                line |= {"chosen": record.chosen, "rejected": record.rejected}
+                yield line | {"chosen_score": float(score[0]), "rejected_score": float(score[1])}
+            case Ranking():
+                line |= {"completions": record.completions, "ratings": record.ratings}
+                yield line | {"scores": score[: len(record.completions)].tolist()}
+            case Process():
+                line |= {"steps": record.steps, "labels": record.labels}
+                yield line | {"scores": score[: len(record.steps)].tolist()}
 
 
 def interval_name(seeds: int) -> str:
@@ -124,26 +156,53 @@ def by_domain(records: Sequence[Record]) -> Iterator[tuple[str, list[Record], np
 
 
 def _of_scorer(
-    prefix: str, records: Sequence[Record], scores: np.ndarray, fitted: Temperatures
+    prefix: str,
+    records: Sequence[Record],
+    scores: np.ndarray,
+    fitted: Temperatures,
+    link: kinds.Link | None = None,
 ) -> Figures:
-    """The figures of one model or baseline: bootstrap intervals of one seed, t intervals of several."""
-    found = {}
-    seeds = len(scores)
+    """The figures of one model (no prefix) or baseline: bootstrap intervals of one seed, t intervals of several."""
+    found: Figures = {}
+    count = statistics.RESAMPLES if len(scores) == 1 else 0
     for domain, own, at in by_domain(records):
         known = _temperature(fitted, domain)
-        count = statistics.RESAMPLES if seeds == 1 else 0
-        per_seed = [
-            _values(own, s[at], known[i] if known else None, count) for i, s in enumerate(scores)
-        ]
-        for name in per_seed[0]:
-            arrays = [values[name] for values in per_seed]
-            each = [float(a[0]) for a in arrays]
-            made = statistics.interval(arrays[0]) if seeds == 1 else statistics.over_seeds(each)
-            more = {} if seeds == 1 else {"per_seed": [_finite(v) for v in each]}
-            found[f"{prefix}{domain}/{name}"] = _figure(own, name, made) | more
+        resamples = statistics.resample([r.document for r in own], count=count)
+        per_seed = []
+        for i, score in enumerate(scores):
+            values = kinds.values(own, score[at], resamples)
+            if known or link:
+                judged = kinds.judged(own, score[at])
+                values |= kinds.calibrated(judged, resamples, known[i] if known else None, link)
+            if not prefix:
+                values |= kinds.probes(own, score[at], resamples)
+            per_seed.append(values)
+        found |= _estimates(f"{prefix}{domain}", own, per_seed)
         if known:
             temperature = statistics.Estimate(float(np.mean(known)), math.nan, math.nan)
             found[f"{prefix}{domain}/temperature"] = _figure(own, "temperature", temperature)
+    domains = [r.domain for r in records]
+    if isinstance(records[0], Pair) and rewardbench.covers(domains):
+        resamples = statistics.resample([r.document for r in records], count=count)
+        gaps = [s[:, 0].astype(np.float64) - s[:, 1] for s in scores]
+        each = [rewardbench.figures(gap, domains, resamples) for gap in gaps]
+        for section, inside in rewardbench.members(domains).items():
+            own = [r for r, is_inside in zip(records, inside, strict=True) if is_inside]
+            found |= _estimates(f"{prefix}{section}", own, [values[section] for values in each])
+    return found
+
+
+def _estimates(
+    place: str, records: Sequence[Record], per_seed: Sequence[Mapping[str, np.ndarray]]
+) -> Figures:
+    found = {}
+    for name in per_seed[0]:
+        arrays = [values[name] for values in per_seed]
+        each = [float(a[0]) for a in arrays]
+        alone = len(each) == 1
+        made = statistics.interval(arrays[0]) if alone else statistics.over_seeds(each)
+        more = {} if alone else {"per_seed": [_finite(v) for v in each]}
+        found[f"{place}/{name}"] = _figure(records, name, made) | more
     return found
 
 
@@ -158,77 +217,19 @@ def _of_people(domain: str, records: list[Record], panels: list[np.ndarray]) -> 
     }
 
 
-def _values(
-    records: list[Record], score: np.ndarray, temperature: float | None, count: int
-) -> dict[str, np.ndarray]:
-    """Every metric of one domain, [count + 1] each."""
-    resamples = statistics.resample([r.document for r in records], count=count)
-    if isinstance(records[0], Pair):
-        gap = _gaps(score)
-        right = np.stack([np.ones_like(gap), 0.5 + 0.5 * np.sign(gap), gap == 0], axis=1)
-        total, correct, tied = resamples.sums(right).T
-        found = {"pair_accuracy": correct / total, "tie_rate": tied / total}
-        calibrate, formed = calibration.given_pairs, resamples
-        kept, gaps = records, gap
+def _of_members(domain: str, records: list[Record], scores: np.ndarray) -> Figures:
+    """How far seeds disagree, with intervals over documents."""
+    resamples = statistics.resample([r.document for r in records])
+    if isinstance(records[0], RatedText):
+        found = ensembles.disagreement(scores, resamples)
     else:
-        rating = _ratings(records)
-        found = {
-            "pearson": ranking.pearson(score, rating, resamples),
-            "spearman": ranking.spearman(score, rating, resamples),
-        }
-        kept, at = _some(records)
-        formed, gaps = resamples.of(at), _gaps(score[at])
-        found |= ranking.pairs([score[at]], [rating[at]], [np.arange(len(at))], formed)
-        calibrate = calibration.figures
-    if temperature is not None:
-        found |= calibrate(gaps / temperature, _targets(kept), formed)
-    return found
-
-
-def _baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Scores [N] or [N, 2] of what no one trained."""
-    pairs = [r for r in records if isinstance(r, Pair)]
-    if pairs:
-        sides = ([r.chosen for r in pairs], [r.rejected for r in pairs])
-        longer = np.stack([rules.length(side) for side in sides], axis=1)
-        return {"longer": longer, "shorter": -longer, "majority": np.zeros_like(longer)}
-    texts = [r.text for r in records if isinstance(r, RatedText)]
-    length = rules.length(texts)
-    return {"vader": rules.vader(texts), "length": length, "majority": np.zeros_like(length)}
-
-
-def _ratings(records: Sequence[Record]) -> np.ndarray:
-    return np.array([cast(RatedText, r).rating for r in records])
-
-
-def _gaps(score: np.ndarray) -> np.ndarray:
-    """Score differences [N, N] of texts, [N] of given pairs."""
-    score = score.astype(np.float64)
-    return score[:, 0] - score[:, 1] if score.ndim == 2 else score[:, None] - score[None, :]
-
-
-def _targets(records: Sequence[Record]) -> np.ndarray:
-    """Shares of raters for the first of two texts [N, N], or for the chosen of given pairs [N].
-
-    Where raters' own ratings or votes are unknown, the order of the ratings, or the choice, stands for them.
-    """
-    if isinstance(records[0], Pair):
-        own = [cast(Pair, r).target for r in records]
-        return np.array([1.0 if t is None else t for t in own])
-    texts = [cast(RatedText, r) for r in records]
-    if not all(r.ratings for r in texts):
-        return 0.5 + 0.5 * np.sign(_gaps(_ratings(texts)))
-    panels = [r.ratings for r in texts]
-    distinct = np.unique(np.concatenate(panels))
-    return calibration.vote_shares(examples.shares(panels, distinct))
-
-
-def _some(records: list[Record]) -> tuple[list[Record], np.ndarray]:
-    """At most PAIR_TEXTS of the rated texts, the same ones every time, and their places."""
-    at = np.arange(len(records))
-    if isinstance(records[0], RatedText) and len(records) > PAIR_TEXTS:
-        at = np.sort(np.random.default_rng(0).choice(at, PAIR_TEXTS, replace=False))
-    return [records[i] for i in at], at
+        each = [kinds.judged(records, s) for s in scores]
+        gaps = np.stack([j.logit for j in each])
+        found = ensembles.disagreement_within(gaps, resamples.of(each[0].record))
+    return {
+        f"{domain}/{name}": _figure(records, name, statistics.interval(v))
+        for name, v in found.items()
+    }
 
 
 def _temperature(fitted: Temperatures, domain: str) -> Sequence[float]:
@@ -238,19 +239,7 @@ def _temperature(fitted: Temperatures, domain: str) -> Sequence[float]:
 
 
 def _figure(records: Sequence[Record], name: str, made: statistics.Estimate) -> dict[str, Any]:
-    counts = {"n": len(records), "documents": len({r.document for r in records})}
-    if name not in ("pearson", "spearman"):
-        counts["pairs"] = _pairs(records, unequal=name in ("kendall", "pair_accuracy", "tie_rate"))
-    return {key: _finite(v) for key, v in made._asdict().items()} | counts
-
-
-def _pairs(records: Sequence[Record], *, unequal: bool) -> int:
-    if isinstance(records[0], Pair):
-        return len(records)
-    rating = _ratings(_some(list(records))[0])
-    _, counts = np.unique(rating, return_counts=True)
-    tied = int(np.sum(counts * (counts - 1) // 2)) if unequal else 0
-    return len(rating) * (len(rating) - 1) // 2 - tied
+    return {key: _finite(v) for key, v in made._asdict().items()} | kinds.counts(records, name)
 
 
 def _finite(value: float) -> float | None:

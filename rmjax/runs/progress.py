@@ -71,7 +71,14 @@ def describe(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-COLUMNS = {"pearson": "r", "spearman": "rho", "pair_accuracy": "accuracy", "ece": "ECE"}
+COLUMNS = {
+    "pearson": "r",
+    "spearman": "rho",
+    "pair_accuracy": "accuracy",
+    "top1_accuracy": "top 1",
+    "step_accuracy": "steps",
+    "ece": "ECE",
+}
 
 
 def table(results: Mapping[str, Any]) -> Table:

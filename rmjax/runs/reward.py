@@ -14,7 +14,7 @@ from rmjax.build import reward as build
 from rmjax.data import pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
-from rmjax.runs import folder, judge, progress, scoring, speed
+from rmjax.runs import folder, judge, kinds, progress, scoring, speed
 from rmjax.train import checkpoint, loop
 
 
@@ -161,11 +161,11 @@ def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np
 
 
 def _validation(config: Any, parts: build.Parts):
-    """The function that decides which checkpoint is best, and its metric's name: pair accuracy or Pearson r."""
+    """The function that decides which checkpoint is best, and its metric's name, by the kind of record."""
     trained = {r.domain for r in parts.data.train}
     records = [r for r in parts.data.validation if r.domain in trained]
     scores = _scores(config, parts)
-    name = f"validation/{'pair_accuracy' if parts.data.paired else 'pearson'}"
+    name = f"validation/{kinds.WATCHED[type(records[0])]}"
 
     def validate(state) -> dict[str, float]:
         found = scores(state.params, records)
@@ -191,6 +191,7 @@ def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> di
         home / "predictions.jsonl",
         judge.predictions(loaded.test, test.mean(0), loaded.validation, validation.mean(0)),
     )
+    link = judge.own_link(config.loss, config.pair_arrays)
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     lengths = parts.batches[0].examples.lengths
     flops = speed.model_flops(parts.backbone.config, lengths) / lengths.sum()
@@ -215,6 +216,6 @@ def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> di
         "notes": parts.notes,
         "trained_domains": sorted({r.domain for r in loaded.train}),
         "temperatures": fitted,
-        "metrics": judge.figures(loaded.test, test, fitted, loaded.validation),
+        "metrics": judge.figures(loaded.test, test, fitted, loaded.validation, link),
         "reliability": judge.reliability(loaded.test, test, fitted),
     }

@@ -1,0 +1,217 @@
+"""What is computed of each kind of record, and from scores of which shape.
+
+Scores of one model: [N] of rated texts; [N, 2] of pairs, chosen first; [N, K] of rankings and [N, T] of processes, a
+record's own first and NaN after them (`padded`).
+Legend: N records, M logits, B resamples; metrics are [B + 1], row 0 the sample itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from rmjax.data import examples
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.evaluation import (
+    best_of_n,
+    calibration,
+    length_bias,
+    links,
+    processes,
+    ranking,
+    within_prompts,
+)
+from rmjax.evaluation.statistics import Resamples
+from rmjax.rewards import rules
+
+PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
+WATCHED = {
+    RatedText: "pearson",
+    Pair: "pair_accuracy",
+    Ranking: "pair_accuracy",
+    Process: "step_accuracy",
+}  # by validation
+Link = Callable[
+    [np.ndarray], np.ndarray
+]  # gap of two scores -> probability that the first is better
+
+
+class Judged(NamedTuple):
+    """Logits, what people said, and the record of each.
+
+    logit, target: [N', N'] of some rated texts, the first against the second; else [M]: of pairs, also those within
+      rankings, the better first; of the steps of processes.
+    record: index of each text [N'], or of each of M [M].
+    """
+
+    logit: np.ndarray
+    target: np.ndarray
+    record: np.ndarray
+
+
+def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of their own length as one [N, longest], NaN after each."""
+    found = np.full((len(rows), max(map(len, rows))), np.nan)
+    for to, row in zip(found, rows, strict=True):
+        to[: len(row)] = row
+    return found
+
+
+def judged(records: Sequence[Record], score: np.ndarray) -> Judged:
+    """Of the records of one domain. Where raters' own ratings or votes are unknown, the order or choice does."""
+    score = score.astype(np.float64)
+    match records[0]:
+        case RatedText():
+            at = _some(len(records))
+            gap = lambda v: v[at][:, None] - v[at][None, :]
+            return Judged(gap(score), _vote_shares([cast(RatedText, records[i]) for i in at]), at)
+        case Pair():
+            own = [cast(Pair, r).target for r in records]
+            target = np.array([1.0 if t is None else t for t in own])
+            return Judged(score[:, 0] - score[:, 1], target, np.arange(len(records)))
+        case Ranking():
+            orders = [_ordered(r) for r in _ratings_of(records)]
+            gaps = [s[better] - s[worse] for s, (better, worse) in zip(score, orders, strict=True)]
+            record = np.repeat(np.arange(len(records)), [len(g) for g in gaps])
+            return Judged(np.concatenate(gaps), np.ones(len(record)), record)
+        case Process():
+            labels = [np.array(cast(Process, r).labels) for r in records]
+            record = np.repeat(np.arange(len(records)), [len(v) for v in labels])
+            return Judged(np.concatenate(_own(records, score)), np.concatenate(labels), record)
+
+
+def values(
+    records: Sequence[Record], score: np.ndarray, resamples: Resamples
+) -> dict[str, np.ndarray]:
+    """How well scores order or classify the records of one domain."""
+    match records[0]:
+        case RatedText():
+            rating, at = ratings(records), _some(len(records))
+            return {
+                "pearson": ranking.pearson(score, rating, resamples),
+                "spearman": ranking.spearman(score, rating, resamples),
+                **ranking.pairs([score[at]], [rating[at]], [np.arange(len(at))], resamples.of(at)),
+            }
+        case Pair():
+            gap = score[:, 0] - score[:, 1]
+            return {
+                "pair_accuracy": resamples.mean(0.5 + 0.5 * np.sign(gap)),
+                "tie_rate": resamples.mean((gap == 0).astype(np.float64)),
+            }
+        case Ranking():
+            own, gold = _own(records, score), _ratings_of(records)
+            ordered = within_prompts.figures(own, gold, resamples)
+            return ordered | best_of_n.figures(own, gold, resamples)
+        case Process():
+            labels = [np.array(cast(Process, r).labels) for r in records]
+            return processes.figures(_own(records, score), labels, resamples)
+
+
+def calibrated(
+    found: Judged, resamples: Resamples, temperature: float | None, link: Link | None
+) -> dict[str, np.ndarray]:
+    """ECE, Brier and log score of sigmoid(logit / temperature), and as `own_..` of the loss's own link, where given."""
+    of = calibration.figures if found.logit.ndim == 2 else calibration.given_pairs
+    drawn = resamples.of(found.record)
+    made = {} if temperature is None else of(found.logit / temperature, found.target, drawn)
+    if link is not None:
+        own = of(links.logit(link(found.logit)), found.target, drawn)
+        made |= {f"own_{name}": value for name, value in own.items()}
+    return made
+
+
+def probes(
+    records: Sequence[Record], score: np.ndarray, resamples: Resamples
+) -> dict[str, np.ndarray]:
+    """How far scores follow length in characters; nothing of processes."""
+    match records[0]:
+        case RatedText():
+            length = rules.length([cast(RatedText, r).text for r in records])
+            return length_bias.texts(score, length, ratings(records), resamples)
+        case Pair() | Ranking():
+            gaps, lengths = (judged(records, v) for v in (score, baselines(records)["longer"]))
+            return length_bias.pairs(gaps.logit, lengths.logit, resamples.of(gaps.record))
+        case Process():
+            return {}
+
+
+def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Scores of what no one trained. The majority of a process's steps are right: its score says so of every step."""
+    match records[0]:
+        case RatedText():
+            texts = [cast(RatedText, r).text for r in records]
+            length = rules.length(texts)
+            return {
+                "vader": rules.vader(texts),
+                "length": length,
+                "majority": np.zeros_like(length),
+            }
+        case Process():
+            steps = [np.ones(len(cast(Process, r).steps)) for r in records]
+            return {"majority": padded(steps)}
+        case Pair():
+            longer = padded(
+                [rules.length([r.chosen, r.rejected]) for r in cast(list[Pair], records)]
+            )
+        case Ranking():
+            longer = padded([rules.length(r.completions) for r in cast(list[Ranking], records)])
+    return {"longer": longer, "shorter": -longer, "majority": 0 * longer}
+
+
+def ratings(records: Sequence[Record]) -> np.ndarray:
+    """The ratings of rated texts [N]."""
+    return np.array([cast(RatedText, r).rating for r in records])
+
+
+def counts(records: Sequence[Record], name: str) -> dict[str, int]:
+    """What a figure of that name is over: records, documents, and the pairs or steps where it is over these."""
+    found = {"n": len(records), "documents": len({r.document for r in records})}
+    match records[0]:
+        case RatedText():
+            if name not in ("pearson", "spearman"):
+                every = ratings([records[i] for i in _some(len(records))])
+                unequal = name in ("kendall", "pair_accuracy", "tie_rate")
+                all_pairs = len(every) * (len(every) - 1) // 2
+                return found | {"pairs": within_prompts.pairs(every) if unequal else all_pairs}
+        case Pair():
+            return found | {"pairs": len(records)}
+        case Ranking():
+            return found | {"pairs": sum(map(within_prompts.pairs, _ratings_of(records)))}
+        case Process():
+            return found | {"steps": sum(len(cast(Process, r).steps) for r in records)}
+    return found
+
+
+def _own(records: Sequence[Record], score: np.ndarray) -> list[np.ndarray]:
+    """Each record's scores, without what pads them."""
+    sizes = [
+        len(r.completions if isinstance(r, Ranking) else cast(Process, r).steps) for r in records
+    ]
+    return [row[:size] for row, size in zip(score, sizes, strict=True)]
+
+
+def _ratings_of(records: Sequence[Record]) -> list[np.ndarray]:
+    return [np.array(cast(Ranking, r).ratings) for r in records]
+
+
+def _ordered(rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the better and of the worse of every pair of unequal ratings."""
+    better, worse = np.nonzero(rating[:, None] > rating[None, :])
+    return better, worse
+
+
+def _vote_shares(texts: Sequence[RatedText]) -> np.ndarray:
+    if not all(r.ratings for r in texts):
+        rating = ratings(texts)
+        return 0.5 + 0.5 * np.sign(rating[:, None] - rating[None, :])
+    panels = [r.ratings for r in texts]
+    distinct = np.unique(np.concatenate(panels))
+    return calibration.vote_shares(examples.shares(panels, distinct))
+
+
+def _some(size: int) -> np.ndarray:
+    """Places of at most PAIR_TEXTS of that many texts, the same ones every time."""
+    at = np.arange(size)
+    if size <= PAIR_TEXTS:
+        return at
+    return np.sort(np.random.default_rng(0).choice(at, PAIR_TEXTS, replace=False))

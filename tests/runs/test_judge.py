@@ -1,0 +1,184 @@
+"""Figures of every kind of record from scores: names, counts and values, beside the baselines."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from rmjax.data.records import Pair, Process, Ranking, RatedText
+from rmjax.evaluation import calibration
+from rmjax.runs import judge, kinds
+
+RNG = np.random.default_rng(0)
+N = 40
+TEXTS = [
+    RatedText(str(i), "movie", f"d{i}", "word " * int(RNG.integers(1, 9)), float(RNG.integers(5)))
+    for i in range(N)
+]
+SUBSETS = ["mt-bench-easy", "mt-bench-med", "hep-go"]
+PAIRS = [
+    Pair(str(i), SUBSETS[i % 3], f"d{i}", "Why?", "a" * int(RNG.integers(1, 20)), "b" * 9)
+    for i in range(N)
+]
+SIZES = RNG.integers(2, 5, N)
+RANKINGS = [
+    Ranking(str(i), "ranked", f"d{i}", "Why?", tuple("x" * int(n) for n in RNG.integers(1, 9, k)),
+            tuple(map(float, RNG.integers(0, 3, k))))
+    for i, k in enumerate(SIZES)
+]  # fmt: skip
+PROCESSES = [
+    Process(str(i), "steps", f"d{i}", "Solve.", ("step",) * k, tuple(map(float, RNG.integers(0, 2, k))))
+    for i, k in enumerate(SIZES)
+]  # fmt: skip
+
+
+def scored(records, seeds=1):
+    """Scores that follow people, with noise: [S, N, ..]."""
+    noise = lambda size: RNG.normal(size=size)
+
+    def one():
+        match records[0]:
+            case RatedText():
+                return np.array([r.rating for r in records]) + noise(len(records))
+            case Pair():
+                return np.array([[1.0, 0.0]] * len(records)) + noise((len(records), 2))
+            case Ranking():
+                return kinds.padded([np.array(r.ratings) + noise(len(r.ratings)) for r in records])
+            case Process():
+                steps = [2 * np.array(r.labels) - 1 + noise(len(r.labels)) for r in records]
+                return kinds.padded(steps)
+
+    return np.stack([one() for _ in range(seeds)]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "records", [TEXTS, PAIRS, RANKINGS, PROCESSES], ids=lambda r: type(r[0]).__name__
+)
+def test_every_kind_has_its_figures_beside_the_baselines(records):
+    scores = scored(records)
+    fitted = judge.temperatures(records, scores)
+    link = judge.own_link("bradley_terry()", "")
+    found = judge.figures(records, scores, fitted, records, link)
+    json.dumps(found, allow_nan=False)
+    domain, watched = records[0].domain, kinds.WATCHED[type(records[0])]
+    mine = found[f"{domain}/{watched}"]
+    assert mine["low"] <= mine["value"] <= mine["high"] and mine["value"] > 0.4
+    who = {k.split("/")[0] for k in found if k.count("/") == 2}
+    assert (
+        who
+        == {
+            RatedText: {"vader", "length", "majority"},
+            Pair: {"longer", "shorter", "majority"},
+            Ranking: {"longer", "shorter", "majority"},
+            Process: {"majority"},
+        }[type(records[0])]
+    )
+    for base in who:
+        other = found[f"{base}/{domain}/{watched}"]["value"]
+        assert other is None or other < mine["value"]
+        assert f"{base}/{domain}/own_ece" not in found
+    assert {f"{domain}/{name}" for name in ("ece", "own_ece", "own_brier", "temperature")} <= {
+        *found
+    }
+    every = judge.quick(records, scores[0])
+    domains = {r.domain for r in records}
+    assert every == pytest.approx(np.mean([found[f"{d}/{watched}"]["value"] for d in domains]))
+    assert judge.reliability(records, scores, fitted).keys() == domains
+    lines = list(judge.predictions(records, scores[0], records, scores[0]))
+    json.dumps(lines, allow_nan=False)
+    assert [line["id"] for line in lines] == [r.id for r in records]
+
+
+def test_rankings_are_judged_within_their_prompts():
+    scores = scored(RANKINGS)
+    found = judge.figures(RANKINGS, scores, {})
+    shift = np.arange(N, dtype=np.float32)[None, :, None]
+    moved = judge.figures(RANKINGS, scores + shift, {})
+    for name, figure in found.items():
+        assert figure["value"] == pytest.approx(moved[name]["value"], rel=1e-5, nan_ok=True), name
+    pairs = [
+        (s[i], s[j])
+        for s, r in zip(scores[0], RANKINGS, strict=True)
+        for i in range(len(r.ratings))
+        for j in range(len(r.ratings))
+        if r.ratings[i] > r.ratings[j]
+    ]
+    figure = found["ranked/pair_accuracy"]
+    assert figure["pairs"] == len(pairs) and figure["n"] == N
+    assert figure["value"] == pytest.approx(np.mean([a > b for a, b in pairs]))
+    assert {"ranked/top1_accuracy", "ranked/best_of_2_regret", "ranked/length_spearman"} <= {*found}
+    made = kinds.judged(RANKINGS, scores[0])
+    np.testing.assert_allclose(np.sort(made.logit), np.sort([a - b for a, b in pairs]), rtol=1e-5)
+
+
+def test_processes_count_their_steps():
+    found = judge.figures(PROCESSES, scored(PROCESSES), {})
+    share = np.mean(np.concatenate([p.labels for p in PROCESSES]))
+    assert found["steps/step_accuracy"]["steps"] == SIZES.sum()
+    assert found["majority/steps/step_accuracy"]["value"] == pytest.approx(share)
+    assert found["majority/steps/step_auc"]["value"] == 0.5
+
+
+def test_pairs_of_rewardbench_have_its_sections():
+    scores = scored(PAIRS)
+    found = judge.figures(PAIRS, scores, {})
+    value = lambda name: found[f"{name}/pair_accuracy"]["value"]
+    chat = (28 * value("mt-bench-easy") + 40 * value("mt-bench-med")) / 68
+    assert value("Chat") == pytest.approx(chat)
+    assert value("RewardBench") == pytest.approx((chat + value("hep-go")) / 2)
+    assert found["RewardBench/pair_accuracy"]["n"] == N
+    assert found["Chat/tie_rate"]["n"] == sum(p.domain != "hep-go" for p in PAIRS)
+    assert found["longer/RewardBench/pair_accuracy"]["low"] is not None
+    others = [dataclasses.replace(p, domain="mine") for p in PAIRS]
+    assert not any("RewardBench" in k for k in judge.figures(others, scores, {}))
+
+
+def test_seeds_have_intervals_over_seeds_and_their_disputes_over_documents():
+    for records in (TEXTS, PAIRS, RANKINGS, PROCESSES):
+        scores, domain = scored(records, seeds=3), records[0].domain
+        found = judge.figures(records, scores, judge.temperatures(records, scores))
+        assert len(found[f"{domain}/{kinds.WATCHED[type(records[0])]}"]["per_seed"]) == 3
+        disputed = found[f"{domain}/disputed"]
+        assert 0 < disputed["low"] < disputed["value"] < disputed["high"] < 1
+        assert "per_seed" not in disputed and f"{domain}/member_sd" in found
+    gaps = [kinds.judged(PROCESSES, s).logit for s in scores]
+    want = np.mean([0 < np.sum(g > 0) < 3 for g in np.transpose(gaps)])
+    assert disputed["value"] == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("loss", "of"),
+    [
+        ("bradley_terry(center=0.01)", special.expit),
+        ("plackett_luce(top_k=1)", special.expit),
+        ("thurstone()", lambda gap: stats.norm.cdf(gap / 2**0.5)),
+        ("thurstone(scale=0.3)", lambda gap: stats.norm.cdf(gap / 2**0.5 / 0.3)),
+    ],
+)
+def test_a_loss_has_its_own_calibration(loss, of):
+    scores, link = scored(PAIRS), judge.own_link(loss, "")
+    gap = scores[0, :, 0].astype(np.float64) - scores[0, :, 1]
+    assert link is not None
+    np.testing.assert_allclose(link(gap), of(gap))
+    here = [i for i, p in enumerate(PAIRS) if p.domain == "hep-go"]
+    found = judge.figures(PAIRS, scores, {}, link=link)
+    prediction = of(gap[here])
+    assert found["hep-go/own_brier"]["value"] == pytest.approx(np.mean((1 - prediction) ** 2))
+    want = np.mean(calibration.log_score(special.logit(prediction), np.ones(len(here))))
+    assert found["hep-go/own_log_score"]["value"] == pytest.approx(want)
+    assert "hep-go/ece" not in found
+
+
+@pytest.mark.parametrize(
+    ("loss", "arrays"),
+    [
+        ("hinge()", ""),
+        ("bradley_terry()", "margins"),
+        ("mse() + bradley_terry()", ""),
+        ("focal()", ""),
+    ],
+)
+def test_what_is_no_probability_has_no_link(loss, arrays):
+    assert judge.own_link(loss, arrays) is None
