@@ -49,7 +49,9 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     c.epochs = 3.0
     c.model = "pretrained(source='minilm')"  # pretrained, tiny_encoder, tiny_decoder
     c.head = "scalar()"  # scalar, classes, ordinal, gaussian
-    c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)": thin kernels beside frozen ones, and the head
+    c.adapter = (
+        "none()"  # or "lora(rank=16, alpha=32.0)": thin kernels beside frozen ones, and the head
+    )
     c.dropout = 0.0
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower

@@ -9,7 +9,6 @@ from rmjax.data.builders import human_ratings as builder
 from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
 from rmjax.errors import UserError
 
-
 KINDS = {RatedText: "texts", Pair: "pairs", Ranking: "rankings", Process: "processes"}
 
 

@@ -18,8 +18,8 @@ from rmjax.data.encode import Known, encode
 from rmjax.data.records import fingerprint
 from rmjax.errors import UserError
 from rmjax.models import lora, shardings
-from rmjax.models.layers import Adapter
 from rmjax.models.heads import RewardModel
+from rmjax.models.layers import Adapter
 from rmjax.train import optimizer, parallel, state, step
 from rmjax.train.state import Params, State
 
@@ -138,7 +138,9 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         raise UserError(f"config key 'model': {error}") from error
     max_length = model.longest(backbone.config, c.max_length)
     if loaded.kind == "processes" and backbone.pooling != "last":
-        raise UserError("config key 'model': steps are scored where they end; set pooling='last' in it")
+        raise UserError(
+            "config key 'model': steps are scored where they end; set pooling='last' in it"
+        )
     texts, more = encode(
         loaded.train,
         backbone.tokenizer,

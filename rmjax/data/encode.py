@@ -28,11 +28,14 @@ class Known(NamedTuple):
     attributes: tuple[str, ...] = ()
 
 
+UNKNOWN = Known()
+
+
 def encode(
     records: Sequence[Record],
     tokenizer: Tokenizer,
     max_length: int,
-    known: Known = Known(),
+    known: Known = UNKNOWN,
     *,
     share: bool = False,
     train: bool = False,
@@ -41,14 +44,14 @@ def encode(
     completion of a ranking, one of a process.
 
     share: whether the model lets a group's texts keep what they begin with alike once.
-    train: leave out groups that truncation made identical; else every record stays.
-    Raises: UserError if nothing is left, or naming the first rating outside the scale.
+    train: leave out groups that truncation made identical and steps that do not fit; else every record stays.
+    Raises: UserError if nothing is left, or naming the first rating outside the scale, or on steps that do not fit.
     """
     first = records[0]
     if isinstance(first, RatedText):
         return _rated(cast(Sequence[RatedText], records), tokenizer, max_length, known)
     if isinstance(first, Process):
-        return _processes(cast(Sequence[Process], records), tokenizer, max_length)
+        return _processes(cast(Sequence[Process], records), tokenizer, max_length, train)
     return _groups(cast(Sequence[Pair | Ranking], records), tokenizer, max_length, share, train)
 
 
@@ -59,7 +62,8 @@ def _rated(
         made = [tokenizer.encode_group(r.prompt, [r.text], max_length) for r in records]
         tokens, cut = [t for (t,), _ in made], sum(c for _, c in made)
     else:
-        tokens, cut = tokenizer.encode([r.text for r in records], max_length)
+        texts = [r.text for r in records]
+        tokens, cut = tokenizer.encode_pairs([""] * len(texts), texts, max_length)
     panels = [r.ratings for r in records]
     paneled = bool(panels) and all(panels)
     per_text = {"rating": np.array([r.rating for r in records], np.float32)}
@@ -167,10 +171,17 @@ def _given(records: Sequence[Pair | Ranking]) -> dict[str, np.ndarray] | None:
     return found
 
 
-def _processes(records: Sequence[Process], tokenizer: Tokenizer, max_length: int) -> Encoded:
+def _processes(
+    records: Sequence[Process], tokenizer: Tokenizer, max_length: int, train: bool
+) -> Encoded:
     made = [tokenizer.encode_steps(r.prompt, r.steps, max_length) for r in records]
     labels = [r.labels[: len(ends)] for r, (_, ends) in zip(records, made, strict=True)]
     lost = sum(len(r.labels) for r in records) - sum(map(len, labels))
+    if lost and not train:
+        raise UserError(
+            f"{lost} steps lie beyond max_length={max_length} tokens, so the model cannot judge them; shorten these "
+            "solutions, or use a model trained with a larger max_length"
+        )
     examples = Examples(
         tokens=[tokens for tokens, _ in made],
         ids=[r.id for r in records],

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rmjax.data.records import Pair, RatedText
-from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 
 PAIR_ARRAYS = ("margins", "target", "tie")

@@ -11,7 +11,9 @@ from jaxtyping import Array
 from rmjax.models.layers import Adapter
 
 ROOT = "lora/"
-BESIDE = "^transformer/"  # what stays as it is where adapters are trained: all but them and the head
+BESIDE = (
+    "^transformer/"  # what stays as it is where adapters are trained: all but them and the head
+)
 
 
 def merge(params: Mapping[str, Array], adapter: Adapter) -> dict[str, Array]:

@@ -45,7 +45,7 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     lines = []
     for dtype in asked:
         matmul = speed.matmul_rate(dtype)
-        for backbone, case in itertools.product((small, wide), _cases(loaded.paired)):
+        for backbone, case in itertools.product((small, wide), _cases(loaded.kind)):
             line = {
                 "model": f"{backbone.config.layers} x {backbone.config.width}",
                 "dtype": dtype,
@@ -61,9 +61,9 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     return lines
 
 
-def _cases(paired: bool) -> Iterator[dict[str, Any]]:
+def _cases(kind: str) -> Iterator[dict[str, Any]]:
     """What is trained on and how rows are laid out; given pairs are always pairs."""
-    if not paired:
+    if kind == "texts":
         yield {"trains_on": "texts", "layout": "packed"}
         yield {"trains_on": "texts", "layout": "padded"}
     yield {"trains_on": "pairs", "layout": "packed"}
@@ -81,7 +81,7 @@ def _measure(
     """Throughput over real tokens, host work included as in a run."""
     config = ConfigDict(config)
     config.seeds = 1
-    if case["trains_on"] == "pairs" and not loaded.paired:
+    if case["trains_on"] == "pairs" and loaded.kind == "texts":
         config.loss, config.group_size = "bradley_terry()", PAIR_GROUP
         config.batch_size = max(config.batch_size // PAIR_GROUP, 1)
     plan = build.plan(config)._replace(backbone=lambda: backbone)

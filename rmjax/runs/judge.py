@@ -5,7 +5,7 @@ Legend: N records, S seeds, B resamples. Scores are [S, N, ..], each seed's as `
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,14 @@ def figures(
     fitted: Temperatures,
     validation: Sequence[Record] = (),
     link: kinds.Link | None = None,
+    reduce: Callable[[np.ndarray], np.ndarray] = ensembles.mean,
 ) -> Figures:
     """Every figure of the model, and of people and baselines on the same records.
 
     fitted: what `temperatures` gave for the model; a domain that is missing takes their geometric mean.
     validation: records on which the baselines' temperatures are fitted; none, and they have no calibration.
     link: what the model's loss says that a gap stands for, from `own_link`.
+    reduce: what makes one score of several seeds', for the figures of their ensemble.
     """
     found = _of_scorer("", test, scores, fitted, link)
     tuning = kinds.baselines(validation) if validation else {}
@@ -52,6 +54,8 @@ def figures(
             found |= _of_people(domain, records, panels)
         if len(scores) > 1:
             found |= _of_members(domain, records, scores[:, at])
+    if len(scores) > 1:
+        found |= _of_scorer("ensemble/", test, reduce(scores)[None], {})
     return found
 
 

@@ -49,8 +49,8 @@ def fix(
     asked: Normalize,
     loaded: Data,
     score: Callable[[Sequence[Record]], np.ndarray],
-) -> None:
-    """Measures the reference texts' raw scores and writes what follows from them.
+) -> Normalization:
+    """Measures the reference texts' raw scores, writes what follows from them and gives it back.
 
     score: records -> raw scores [S, ...].
     Raises: UserError if the reference cannot be read, or all of its scores are equal and a scale is asked for.
@@ -62,8 +62,9 @@ def fix(
     scale = raw.std(axis=1) if asked.scale else np.ones(len(raw))
     if not np.all(scale > 0):
         raise UserError(
-            f"config key 'normalize': the model scores all texts of reference={asked.reference!r} alike, which gives no "
-            "scale; name other texts, or use shift()"
+            f"config key 'normalize': all texts of reference={asked.reference!r} score alike, which gives no scale; "
+            "name other texts, or use shift()"
         )
     made = Normalization(raw.mean(axis=1).tolist(), scale.tolist(), asked.reference, raw.shape[1])
     folder.write_json(_file(workdir), made._asdict())
+    return made

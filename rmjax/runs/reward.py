@@ -14,7 +14,7 @@ from rmjax.build import reward as build
 from rmjax.data import pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
-from rmjax.runs import folder, judge, kinds, progress, scoring, speed
+from rmjax.runs import folder, judge, kinds, normalization, progress, scoring, speed
 from rmjax.train import checkpoint, loop
 
 
@@ -58,7 +58,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
         return {"finished": False}
-    results = _judge(home, config, parts, tally)
+    results = _judge(home, config, chosen.normalize, parts, tally)
     folder.write_json(home / "results.json", results)
     report.write(home)
     say(f"Done: {home}/results.json, {home}/report.html")
@@ -175,17 +175,20 @@ def _validation(config: Any, parts: build.Parts):
     return validate, name
 
 
-def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
+def _judge(
+    home: Path,
+    config: Any,
+    normalize: build.Normalize | None,
+    parts: build.Parts,
+    tally: loop.Tally,
+) -> dict[str, Any]:
     """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
-    loaded = parts.data
-    raw = scoring.load(home, normalized=False)
+    scorer, loaded = scoring.load(home, normalized=False), parts.data
     if normalize is not None:
-        score = lambda found: scoring.records(raw.score, raw.tokenizer, raw.max_length, found)
-        normalization.fix(home, normalize, loaded, score)
-    scorer = scoring.load(home)
-    score = lambda found: scoring.records(scorer.score, scorer.tokenizer, scorer.max_length, found)
-    test, validation = score(loaded.test), score(loaded.validation)
+        made = normalization.fix(home, normalize, loaded, scorer.records)
+        scorer = scorer._replace(normalization=made)
+    test, validation = scorer.records(loaded.test), scorer.records(loaded.validation)
     fitted = judge.temperatures(loaded.validation, validation)
     folder.write_lines(
         home / "predictions.jsonl",

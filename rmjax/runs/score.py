@@ -11,42 +11,46 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from rmjax import lookup
 from rmjax.data import examples, sources
 from rmjax.errors import UserError
+from rmjax.evaluation import ensembles
 from rmjax.runs import progress, scoring
 
 CHUNK = 256  # lines scored together
 
 
-def run(*, workdir: str, input: str = "-", output: str = "-") -> dict[str, Any]:
+def run(
+    *, workdir: str, input: str = "-", output: str = "-", reduce: str = "mean()"
+) -> dict[str, Any]:
     """Adds "score" to every JSON line: {"text": ...}, or {"prompt": ..., "completion": ...} for models of pairs.
 
     Args:
       workdir: folder of a finished run.
       input: file of JSON lines; - reads them from the standard input.
       output: file to write; - writes lines to the standard output as they are scored.
+      reduce: what makes "score" of several seeds' "scores": mean(), worst(), lower_bound(k=1.0).
 
     Returns: {"lines": how many}.
     Raises: UserError naming the file and line that cannot be scored.
     """
+    reduced = lookup.bind(reduce, ensembles.REDUCE, key="reduce")
     scorer = scoring.load(Path(workdir))
     count = 0
     with _reading(input) as lines, _writing(output) as sink:
-        for chunk in _chunks(_rows(lines, input, scorer.paired)):
+        for chunk in _chunks(_rows(lines, input, scorer.kind)):
             scores = scorer.score(examples.singles(_tokens(scorer, chunk)))
-            for row, score in zip(chunk, scores.T, strict=True):
-                more = {} if len(score) == 1 else {"scores": [float(s) for s in score]}
-                print(
-                    json.dumps(row | {"score": float(np.mean(score))} | more, ensure_ascii=False),
-                    file=sink,
-                )
+            for row, one, each in zip(chunk, reduced(scores), scores.T, strict=True):
+                more = {} if len(each) == 1 else {"scores": each.tolist()}
+                line = row | {"score": float(one)} | more
+                print(json.dumps(line, ensure_ascii=False), file=sink)
             sink.flush()
             count += len(chunk)
     progress.CONSOLE.print(f"scored {count:,} lines")
     return {"lines": count}
 
 
-def _rows(lines: Iterable[bytes], name: str, paired: bool) -> Iterator[dict[str, Any]]:
+def _rows(lines: Iterable[bytes], name: str, kind: str) -> Iterator[dict[str, Any]]:
     """The lines as objects, each checked before it is scored."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -56,11 +60,11 @@ def _rows(lines: Iterable[bytes], name: str, paired: bool) -> Iterator[dict[str,
         except ValueError as error:
             raise UserError(f"{name}, line {number}: {error}") from error
         wanted = ("text",)
-        if isinstance(row, dict) and "text" not in row and paired:
+        if isinstance(row, dict) and "text" not in row and kind != "texts":
             wanted = ("prompt", "completion")
         for field in wanted:
             if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                kinds = '"text", or "prompt" and "completion"' if paired else '"text"'
+                kinds = '"text", or "prompt" and "completion"' if kind != "texts" else '"text"'
                 raise UserError(f"{name}, line {number}: needs a string in field {field!r}; this model scores "
                                 f"objects with {kinds}")  # fmt: skip
         yield row

@@ -79,7 +79,7 @@ def records(
     share: bool,
     found: Sequence[Record],
 ) -> np.ndarray:
-    """Scores of records: float32 [S, N] of rated texts, [S, N, 2] of pairs, else [S, N, K] with NaN after a record's own."""
+    """Scores of records: float32 [S, N] of texts, [S, N, 2] of pairs, else [S, N, K], NaN after a record's own."""
     made = encode(found, tokenizer, max_length, share=share).examples
     scores = score(made)
     if isinstance(found[0], RatedText):
@@ -126,7 +126,7 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         normalization.load(workdir) if wanted else None,
         tokenizer,
         config.max_length,
-        model.shares(shape),
+        model.shares(shape, about["pooling"]),
         config,
         about["kind"],
     )
@@ -140,6 +140,4 @@ def module_of(about: dict[str, Any]) -> Any:
     head = lookup.bind(config.head, model.HEADS, key="head")(labels)
     adapter = lookup.bind(config.adapter, model.ADAPTERS, key="adapter")()
     shape = Config(**about["transformer"])
-    return model.reward_model(
-        shape, head, about["pooling"], dtype=about["dtype"], adapter=adapter
-    )
+    return model.reward_model(shape, head, about["pooling"], dtype=about["dtype"], adapter=adapter)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from configs.reward import get_config
+from rmjax.build import model
 from rmjax.build import reward as build
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
+from rmjax.models import lora
+from rmjax.train import forward
 
 STEPS = 12
 
@@ -27,6 +30,16 @@ def assemble(**lines):
     c = config(**lines)
     chosen = build.plan(c)
     return build.assemble(c, chosen, chosen.records(), "float32")
+
+
+def assemble_pretrained(**lines):
+    """The same on a transformer whose weights are given."""
+    c = config(**lines)
+    chosen, base = build.plan(c), assemble(seed=7)
+    given = {k: np.asarray(v) for k, v in base.state.params.items() if k.startswith("transformer/")}
+    backbone = base.backbone._replace(weights=given)
+    chosen = chosen._replace(backbone=lambda: backbone)
+    return build.assemble(c, chosen, chosen.records(), "float32"), given
 
 
 def losses(parts):
@@ -83,6 +96,68 @@ def test_frozen_parameters_get_no_state_and_rates_must_match():
         assemble(frozen="^transformer/tokens", seeds=2)
     with pytest.raises(UserError, match="'rates'"):
         assemble(rates='{"^nothing": 0.5}')
+
+
+def test_adapters_and_the_head_alone_are_trained_and_merging_them_gives_the_same_scores():
+    parts, given = assemble_pretrained(adapter="lora(rank=2, targets='attention/(query|value)$')")
+    trained = set(parts.state.params)
+    assert {k for k in trained if not k.startswith("lora/")} == {
+        "head/score/kernel",
+        "head/score/bias",
+    }
+    assert {k for k in trained if k.startswith("lora/")} == {
+        f"lora/transformer/blocks/attention/{at}/{name}"
+        for at in ("query", "value")
+        for name in "ab"
+    }
+    for path, value in given.items():
+        np.testing.assert_array_equal(parts.frozen[path], value)
+    moments = [x for x in jax.tree.leaves(parts.state.opt_state) if np.ndim(x)]
+    assert sum(x.size for x in moments) == 2 * sum(x.size for x in parts.state.params.values())
+    state = parts.state
+    for k in range(8):
+        batch = parts.layout.put_batch(parts.batches[0][k])
+        state, means = parts.step(state, parts.frozen, batch)
+    assert np.abs(state.params["lora/transformer/blocks/attention/query/b"]).max() > 1e-3
+    adapted = forward.scores(parts.module.apply)(state.params, parts.frozen, batch, None)["score"]
+    adapter = model.lora(rank=2)
+    merged = lora.merge({**state.params, **parts.frozen}, adapter)
+    assert merged.keys() == given.keys() | {"head/score/kernel", "head/score/bias"}
+    plain = assemble().module
+    alone = forward.scores(plain.apply)(merged, {}, batch, None)["score"]
+    np.testing.assert_allclose(alone, adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_over_adapters_share_the_frozen_weights():
+    parts, given = assemble_pretrained(adapter="lora(rank=2)", seeds=3)
+    for path, value in given.items():
+        assert parts.frozen[path].shape == value.shape
+    a = parts.state.params["lora/transformer/blocks/up/a"]
+    assert a.shape[0] == 3 and np.any(a[0] != a[1])
+    state, means = parts.state, {}
+    for k in range(3):
+        batch = {n: np.stack([b[k][n] for b in parts.batches]) for n in parts.batches[0][k]}
+        state, means = parts.step(state, parts.frozen, parts.layout.put_batch(batch))
+    assert len(set(np.asarray(means["loss"].value).tolist())) == 3
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ("lora(targets='nowhere')", "targets='nowhere' finds no projection; there are"),
+        ("lora(targets='(')", r"targets='\('"),
+        ("lora(rank=0)", "rank of 1 or more"),
+        ("lora(dropout=1.0)", r"dropout in \[0, 1\)"),
+    ],
+)
+def test_adapters_that_cannot_be_are_refused(adapter, message):
+    with pytest.raises(UserError, match=f"'adapter': .*{message}"):
+        assemble(adapter=adapter)
+
+
+def test_the_scale_of_an_adapter_is_alpha_over_its_rank_or_the_root_of_that():
+    assert model.lora(rank=4, alpha=8.0).scale == 2.0
+    assert model.lora(rank=4, alpha=8.0, rank_stabilized=True).scale == 4.0
 
 
 def test_streams_of_seeds_are_those_of_single_runs():
