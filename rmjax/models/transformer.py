@@ -4,6 +4,7 @@ Legend: R rows, T query tokens, S key tokens, D width, L layers, K key heads, E 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -58,9 +59,9 @@ class Config:
     logit_scale: float  # factor on output logits
     tied: bool  # the output embeddings are the input ones
     rope_base: float  # 0 where there is no rotation
-    rope_scaling: tuple[float, ...]  # as `positions.frequencies` reads it
-    windows: tuple[
-        int, ...
+    rope_scaling: Sequence[float]  # as `positions.frequencies` reads it
+    windows: Sequence[
+        int
     ]  # one a layer: how many latest tokens a query sees, itself included; 0: all
     local_rope_base: float  # rope base of layers with a window; 0: rope_base
     relative_buckets: int  # 0 but for relative positions
@@ -68,7 +69,7 @@ class Config:
 
     def __post_init__(self):
         """Raises: ValueError on sizes that do not fit together or an unknown word."""
-        for name in ("rope_scaling", "windows"):  # JSON has lists
+        for name in ("rope_scaling", "windows"):  # JSON has lists; tuples can be hashed
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, known in _WORDS.items():
             if getattr(self, name) not in known:

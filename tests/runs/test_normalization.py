@@ -36,7 +36,8 @@ def test_reference_texts_score_0_with_deviation_1_for_every_seed(tmp_path, refer
     np.testing.assert_allclose(scores.mean(axis=1), [0, 0], atol=1e-4)
     np.testing.assert_allclose(scores.std(axis=1), [1, 1], rtol=1e-3)
     raw = scoring.load(tmp_path / "run", normalized=False).records(texts(reference))
-    np.testing.assert_allclose((raw - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True), scores, atol=1e-4)  # fmt: skip
+    centered = raw - raw.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(centered / raw.std(axis=1, keepdims=True), scores, atol=1e-4)
     line = json.loads((tmp_path / "run/predictions.jsonl").read_text().splitlines()[0])
     own = scorer.records([RatedText("", "", "", line["text"], 0.0)])
     assert line["score"] == pytest.approx(own.mean(), abs=1e-4)
