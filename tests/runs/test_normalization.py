@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from rmjax.build import data as build_data
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.runs import folder, normalization, reward, scoring
@@ -55,7 +56,7 @@ def test_a_shift_moves_the_level_alone_and_an_unfixed_one_is_an_error(tmp_path):
 
 def test_a_reference_that_gives_no_scale_is_refused(tmp_path):
     asked = normalization.Normalize("train", scale=True)
-    loaded = type("Loaded", (), {"train": [0, 1], "validation": [0]})
+    loaded = build_data.synthetic_ratings(count=10)
     with pytest.raises(UserError, match="'normalize': all texts of reference='train' score alike"):
         normalization.fix(tmp_path, asked, loaded, lambda found: np.ones((1, len(found))))
     assert not (tmp_path / "checkpoints").exists()
