@@ -40,6 +40,7 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.seed, c.seeds = 0, 1  # the first seed, and how many (stacked in one program)
     c.data = "human_ratings()"  # human_ratings, file, synthetic_ratings
+    c.fold = ""  # "0/5": judge on the first of five parts of all documents; cross_validate sets it
     c.max_length = 256  # tokens of one text
     c.group_size = 1  # texts of one domain drawn together; every unordered pair of unequal ratings in it counts
     c.pair_arrays = (

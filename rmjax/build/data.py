@@ -1,5 +1,6 @@
 """The `data` line of a config: records in three splits, the same shape whatever the source."""
 
+import re
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -114,6 +115,29 @@ def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:
         list(records[fifth : 2 * fifth]),
         (-4, 4),
         [],
+    )
+
+
+def fold(loaded: Data, line: str) -> Data:
+    """All records dealt anew: of "i/k", part i of k is judged, the next one validates, the others train.
+
+    Raises: UserError if `line` says otherwise, or there are fewer documents than parts.
+    """
+    matched = re.fullmatch(r"(\d+)/(\d+)", line)
+    place, count = map(int, matched.groups()) if matched else (0, 0)
+    if not place < count or count < 3:
+        raise UserError(
+            f"config key 'fold': write the place and the number of parts, such as '0/5' (3 or more), not {line!r}"
+        )
+    everything = [*loaded.train, *loaded.validation, *loaded.test]
+    try:
+        part = splits.folds(everything, count, seed=0)
+    except ValueError as error:
+        raise UserError(f"config key 'fold': {line!r}: {error}") from error
+    judged, validating = part == place, part == (place + 1) % count
+    take = lambda which: [r for r, taken in zip(everything, which, strict=True) if taken]
+    return loaded._replace(
+        train=take(~judged & ~validating), validation=take(validating), test=take(judged)
     )
 
 

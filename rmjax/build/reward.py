@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import model, objective
+from rmjax.build import data, model, objective
 from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
 from rmjax.data.encode import Known, encode
@@ -113,7 +113,7 @@ def plan(config: Any) -> Plan:
     return Plan(
         objective.terms(c.loss, pair_arrays),
         pair_arrays,
-        lookup.bind(c.data, DATA, key="data"),
+        _records(c.data, c.fold),
         lookup.bind(c.model, model.MODELS, key="model"),
         lookup.bind(c.head, model.HEADS, key="head"),
         lookup.bind(c.adapter, model.ADAPTERS, key="adapter")(),
@@ -123,6 +123,11 @@ def plan(config: Any) -> Plan:
         lookup.bind(c.parallel, parallel.LAYOUTS, key="parallel"),
         lookup.bind(c.normalize, NORMALIZE, key="normalize")(),
     )
+
+
+def _records(line: str, fold: str) -> Callable[[], Data]:
+    records = lookup.bind(line, DATA, key="data")
+    return (lambda: data.fold(records(), fold)) if fold else records
 
 
 def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:

@@ -1,0 +1,61 @@
+"""k-fold on small data sets: k models, each judged on documents that it never saw, every document judged once."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rmjax.errors import UserError
+from rmjax.evaluation import statistics
+from rmjax.runs import folder, progress, reward
+
+
+def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
+    """Trains and judges one reward model a fold; the same command again goes on or reports.
+
+    Args:
+      config: file and name, such as configs/reward.py:hh; change a line with --config.KEY=VALUE.
+      workdir: folder of all folds; fold_0, fold_1, ... in it are runs of their own.
+      folds: how many parts the documents are dealt into; of each run one is judged, one chooses the checkpoint.
+
+    Returns: what results.json holds; {"finished": False} after SIGTERM.
+    Raises: UserError on what the user can mend.
+    """
+    if config.fold:
+        raise UserError(
+            f"config key 'fold': is set here by --folds; leave it out, not {config.fold!r}"
+        )
+    if config.seeds > 1:
+        raise UserError("config key 'seeds': folds take the place of seeds; set seeds=1")
+    home, parts = Path(workdir), []
+    for i in range(folds):
+        progress.CONSOLE.print(f"fold {i + 1} of {folds}")
+        own = ConfigDict(config)
+        own.fold = f"{i}/{folds}"
+        parts.append(reward.run(config=own, workdir=str(home / f"fold_{i}")))
+        if not parts[-1]["finished"]:
+            return {"finished": False}
+    results = {
+        "experiment": "cross_validate",
+        "finished": True,
+        "folds": folds,
+        "seconds": sum(p["seconds"] for p in parts),
+        "interval": f"95% over {folds} folds (Student's t), which share training data",
+        "trained_domains": parts[0]["trained_domains"],
+        "metrics": {name: _over_folds([p["metrics"].get(name) for p in parts]) for name in parts[0]["metrics"]},
+    }  # fmt: skip
+    folder.write_json(home / "results.json", results)
+    progress.CONSOLE.print(progress.table(results))
+    progress.CONSOLE.print(f"Done: {home}/results.json")
+    return results
+
+
+def _over_folds(figures: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """One figure of all folds: mean, interval over folds, and counts added up."""
+    there = [f for f in figures if f is not None]
+    values = [f["value"] for f in there if f["value"] is not None]
+    made = statistics.over_seeds(values) if values else statistics.Estimate(*[math.nan] * 3)
+    shown = {k: v if math.isfinite(v) else None for k, v in made._asdict().items()}
+    counts = [k for k in there[0] if k in ("n", "documents", "pairs", "steps")]
+    return shown | {k: sum(f[k] for f in there) for k in counts} | {"per_fold": values}
