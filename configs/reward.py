@@ -49,10 +49,8 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     c.batch_size = 32  # groups (single texts, if group_size is 1; given pairs), over all devices
     c.epochs = 3.0
     c.model = "pretrained(source='minilm')"  # pretrained, tiny_encoder, tiny_decoder
-    c.head = "scalar()"  # scalar, classes, ordinal, gaussian
-    c.adapter = (
-        "none()"  # or "lora(rank=16, alpha=32.0)": thin kernels beside frozen ones, and the head
-    )
+    c.head = "scalar()"  # scalar, classes, ordinal, gaussian, attributes
+    c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)": thin kernels beside frozen ones
     c.dropout = 0.0
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower

@@ -33,10 +33,32 @@ METRICS = {
     "spearman": "Spearman",
     "kendall": "Kendall",
     "pair_accuracy": "pair accuracy",
+    "top1_accuracy": "top-1 accuracy",
+    "step_accuracy": "step accuracy",
+    "step_auc": "step AUC",
+    "first_error_accuracy": "first error found",
     "tie_rate": "tie rate",
     "ece": "ECE ↓",
     "brier": "Brier ↓",
     "log_score": "log score ↓",
+}
+VERDICTS = {  # the first that there is: what the model reaches, and what others do
+    "pearson": (
+        "texts the model's scores correlate with people at r\u00a0=\u00a0{}",
+        {"vader": "VADER reaches {}", "ceiling": "the noise ceiling is {}"},
+    ),
+    "step_accuracy": (
+        "solutions the model is right about a step at a rate of {}",
+        {"majority": "calling every step right reaches {}"},
+    ),
+    "pair_accuracy": (
+        "pairs the model sides with people at a rate of {}",
+        {
+            "longer": "Always taking the longer answer reaches {}",
+            "shorter": "the shorter one {}",
+            "majority": "a constant score {}",
+        },
+    ),
 }
 WRONG = 10  # texts shown
 CONTRAST, BLUE, ORANGE = "#010203", "#3b82c4", "#d9772b"  # the colors read on white and on black
@@ -69,13 +91,14 @@ def write(home: Path) -> None:
     """
     names = "config.json", "environment.json", "results.json"
     config, environment, results = (_read(home, name)[0] for name in names)
-    predictions = _read(home, "predictions.jsonl")
+    predictions = [p for line in _read(home, "predictions.jsonl") for p in _shown(line)]
     paired = "chosen" in predictions[0]
     table = _table(results["metrics"], {p["domain"] for p in predictions})
+    told = {m for rows in table.values() for figures in rows.values() for m in figures}
     with matplotlib.rc_context(STYLE):
         plots = {
             "learning": _learning(_read(home, "metrics.jsonl"), results["best_step"]),
-            "agreement": [] if paired else _agreement(predictions, table),
+            "agreement": _agreement(predictions, table) if "pearson" in told else [],
             "reliability": _reliability(results["reliability"], table),
             "distributions": (_gaps if paired else _ratings)(predictions),
         }
@@ -90,9 +113,9 @@ def write(home: Path) -> None:
     page = template.get_template("report.html.jinja").render(
         name=home.resolve().name,
         paired=paired,
-        verdict=_verdict(table, results["trained_domains"], paired),
+        verdict=_verdict(table, results["trained_domains"]),
         table=table,
-        metrics=[m for m in METRICS if any(m in f for t in table.values() for f in t.values())],
+        metrics=[m for m in METRICS if m in told],
         metric_names=METRICS,
         who_names=WHO,
         plots=plots,
@@ -123,6 +146,33 @@ def _read(home: Path, name: str) -> Lines:
     return found
 
 
+def _shown(line: dict[str, Any]) -> Lines:
+    """A line of predictions as the page shows it: texts and pairs as they are, a ranking as its best completion against
+    the highest-scored of the lower-rated ones, a process as its steps.
+    """
+    prompt = line.get("prompt", "")
+    if not isinstance(prompt, str):
+        line = line | {"prompt": "\n".join(f"{role}: {content}" for role, content in prompt)}
+    if "steps" in line:
+        steps = enumerate(zip(line["steps"], line["labels"], line["scores"], strict=True), 1)
+        return [
+            {"id": f"{line['id']}, step {k}", "domain": line["domain"], "text": step, "rating": label,
+             "predicted": 1 / (1 + math.exp(-min(max(score, -50), 50)))}
+            for k, (step, label, score) in steps
+        ]  # fmt: skip
+    if "completions" not in line:
+        return [line]
+    rating, score = line["ratings"], line["scores"]
+    best = rating.index(max(rating))
+    lower = [i for i in range(len(rating)) if rating[i] < rating[best]]
+    if not lower:
+        return []
+    rival = max(lower, key=lambda i: score[i])
+    for side, i in {"chosen": best, "rejected": rival}.items():
+        line = line | {side: line["completions"][i], f"{side}_score": score[i]}
+    return [line]
+
+
 def _table(metrics: Mapping[str, Mapping[str, Any]], domains: set[str]) -> dict[str, Rows]:
     """The flat keys of results.json, nested; a domain's name may itself hold a slash."""
     table: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
@@ -147,26 +197,20 @@ def _most_wrong(predictions: Lines, paired: bool) -> Lines:
 # In words
 
 
-def _verdict(table: Mapping[str, Rows], trained: Sequence[str], paired: bool) -> str:
+def _verdict(table: Mapping[str, Rows], trained: Sequence[str]) -> str:
     """Two sentences: how far the model agrees with people, and how that compares."""
-    metric, alone = "pair_accuracy" if paired else "pearson", len(table) == 1
-    found = []
+    table = {
+        k: v for k, v in table.items() if k == "RewardBench"
+    } or table  # its score, not 23 subsets
+    metric = next(m for m in VERDICTS if any(m in rows[""] for rows in table.values()))
+    (sentence, phrases), alone, found = VERDICTS[metric], len(table) == 1, []
     for domain, rows in table.items():
         figure = rows[""][metric]
         text = f"{_number(figure['value'], 2)} {_interval(figure, 2)}".strip()
         unseen = "" if domain in trained else " (not trained on)"
         found.append(text.replace(" ", "\u00a0") + ("" if alone else f" on {domain}") + unseen)
     held = f"On held-out {f'{next(iter(table))} ' if alone else ''}"
-    if paired:
-        first = f"{held}pairs the model sides with people at a rate of {_series(found)}."
-        phrases = {
-            "longer": "Always taking the longer answer reaches {}",
-            "shorter": "the shorter one {}",
-            "majority": "a constant score {}",
-        }
-    else:
-        first = f"{held}texts the model's scores correlate with people at r\u00a0=\u00a0{_series(found)}."
-        phrases = {"vader": "VADER reaches {}", "ceiling": "the noise ceiling is {}"}
+    first = f"{held}{sentence.format(_series(found))}."
     reached = {who: _span(table, who, metric) for who in phrases}
     rest = _series([phrase.format(reached[w]) for w, phrase in phrases.items() if reached[w]])
     second = "; ".join(p for p in (_against_people(table), rest) if p)

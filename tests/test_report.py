@@ -226,3 +226,42 @@ def test_missing_and_damaged_files_are_named(rated, name):
     with pytest.raises(UserError, match=re.escape(f"{name} does not exist")):
         report.write(rated)
     assert not (rated / "report.html").exists()
+
+
+def test_a_ranking_is_shown_as_its_best_against_the_best_of_the_rest(tmp_path):
+    line = {"id": "r1", "domain": "help", "document": "d", "prompt": [["user", "Why?"]], "ratings": [0.0, 2.0, 1.0],
+            "completions": ["low one.", "best one.", "middle one."], "scores": [0.5, 1.0, 3.0]}  # fmt: skip
+    told = line | {"id": "r2", "prompt": "How?", "scores": [0.0, 5.0, 1.0]}
+    write_lines(
+        tmp_path / "predictions.jsonl", [line, told, line | {"id": "r3", "ratings": [1.0] * 3}]
+    )
+    metrics = {
+        "help/pair_accuracy": figure(0.71, pairs=6), "help/top1_accuracy": figure(0.5, pairs=6),
+        "longer/help/pair_accuracy": figure(0.56, pairs=6), "Chat/pair_accuracy": figure(0.6, pairs=6),
+    }  # fmt: skip
+    begin(tmp_path, metrics, ["help"], "validation/pair_accuracy")
+    page = page_of(tmp_path)
+    assert page.row(domain="help", who="model")["top-1 accuracy"] == ".500[.480, .520]"
+    assert page.row(domain="Chat", who="model")["pair accuracy"] == ".600[.580, .620]"
+    (wrong,) = [row for row in page.rows if "best one." in row]
+    assert wrong[:3] == ["user: Why?", "best one.", "middle one."] and wrong[-1] == "−2.00"
+    assert "pairs the model sides with people at a rate of" in page.text
+
+
+def test_a_process_is_shown_step_by_step(tmp_path):
+    lines = [
+        {"id": "p1", "domain": "sums", "document": "d", "prompt": "Add.", "steps": ["First.", "Then."],
+         "labels": [1.0, 0.0], "scores": [2.0, 900.0]}
+    ]  # fmt: skip
+    write_lines(tmp_path / "predictions.jsonl", lines)
+    metrics = {
+        "sums/step_accuracy": figure(0.71, steps=2), "sums/step_auc": figure(0.5, steps=2),
+        "majority/sums/step_accuracy": figure(0.5, steps=2),
+    }  # fmt: skip
+    begin(tmp_path, metrics, ["sums"], "validation/step_accuracy")
+    page = page_of(tmp_path)
+    assert page.row(domain="sums", who="model")["step AUC"] == ".500[.480, .520]"
+    assert "right about a step at a rate of .71" in page.text.replace("\u00a0", " ")
+    assert "calling every step right reaches .50" in page.text.lower()
+    shown = [row for row in page.rows if row[-1] == "1.00" and row[0] == "Then."]
+    assert len(shown) == 1 and "Correlations are with" not in page.text

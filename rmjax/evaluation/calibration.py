@@ -81,11 +81,12 @@ def given_pairs(
     )
     sums = resamples.sums(np.concatenate([off, rest], axis=1))
     total = sums[:, BINS]
-    return {
-        "ece": np.abs(sums[:, :BINS]).sum(axis=1) / total,
-        "brier": sums[:, BINS + 1] / total,
-        "log_score": sums[:, BINS + 2] / total,
-    }
+    with np.errstate(invalid="ignore", divide="ignore"):  # no pair at all, or none in a resample
+        return {
+            "ece": np.abs(sums[:, :BINS]).sum(axis=1) / total,
+            "brier": sums[:, BINS + 1] / total,
+            "log_score": sums[:, BINS + 2] / total,
+        }
 
 
 def reliability(logit: np.ndarray, target: np.ndarray) -> Reliability:

@@ -54,5 +54,7 @@ def texts(
 
 def _bins(difference: np.ndarray) -> np.ndarray:
     """Whether each pair is in each bin, [BINS, M]; equal differences are in one."""
+    if not len(difference):  # rankings may hold no pair of unequal ratings
+        return np.zeros((BINS, 0), bool)
     edges = np.quantile(difference, np.arange(1, BINS) / BINS)
     return np.arange(BINS)[:, None] == np.searchsorted(edges, difference, side="left")

@@ -74,9 +74,9 @@ def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> np.nda
 def _correlation(moments: np.ndarray) -> np.ndarray:
     """r from the weighted sums [B + 1, 6] of 1, x, y, xx, yy, xy."""
     total, x, y, xx, yy, xy = moments.T
-    spread_x, spread_y = xx - x * x / total, yy - y * y / total
-    flat = (spread_x <= 1e-12 * xx) | (spread_y <= 1e-12 * yy)
     with np.errstate(invalid="ignore", divide="ignore"):
+        spread_x, spread_y = xx - x * x / total, yy - y * y / total
+        flat = (spread_x <= 1e-12 * xx) | (spread_y <= 1e-12 * yy)
         return np.where(flat, np.nan, (xy - x * y / total) / np.sqrt(spread_x * spread_y))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from rmjax.build import data
 from rmjax.data import splits
+from rmjax.data.records import Pair, RatedText
 from rmjax.errors import UserError
 
 RATED = [{"text": f"text {i}", "rating": i % 5 - 2, "id": i} for i in range(60)]
@@ -121,3 +122,17 @@ def test_files_of_each_split_are_of_one_domain_unless_they_say_so(tmp_path):
     assert data.file(path=names[0], validation=names[1], test=other).test[0].domain == "else"
     with pytest.raises(UserError, match="no record of .*d.jsonl has a domain that is trained on"):
         data.file(path=names[0], validation=other, test=names[2])
+
+
+def test_attributes_are_those_that_training_texts_name():
+    text = lambda *names: RatedText(
+        "i", "d", "1", "t", 1.0, attributes=tuple((n, 2.0) for n in names)
+    )
+    made = lambda *train: data.Data(list(train), [text("held")], [text("last")], None, [])
+    assert made(text("kind", "clear"), text(), text("clear", "long")).attributes == (
+        "clear",
+        "kind",
+        "long",
+    )
+    assert made(text()).attributes == ()
+    assert made(Pair("i", "d", "1", "p", "a", "b")).attributes == ()

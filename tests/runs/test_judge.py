@@ -182,3 +182,32 @@ def test_a_loss_has_its_own_calibration(loss, of):
 )
 def test_what_is_no_probability_has_no_link(loss, arrays):
     assert judge.own_link(loss, arrays) is None
+
+
+FLAT = [Ranking(str(i), "d", str(i), "Why?", ("a", "bb"), (1.0, 1.0)) for i in range(3)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("records", "undefined"),
+    [
+        (FLAT, "d/pair_accuracy"),
+        ([dataclasses.replace(FLAT[0], completions=("a",), ratings=(1.0,))], "d/top1_accuracy"),
+        ([Ranking("1", "d", "1", "Why?", ("a", "bb"), (1.0, 0.0))], None),
+        ([Process("1", "d", "1", "Solve.", ("a", "b"), (0.5, 0.5))], "d/step_accuracy"),
+        ([Process("1", "d", "1", "Solve.", ("a", "b"), (1.0, 1.0))], "d/solution_min_auc"),
+        ([Pair("1", "hep-go", "1", "Why?", "a", "b")], None),
+        ([RatedText("1", "d", "1", "text", 1.0)], "d/pearson"),
+    ],
+)
+def test_data_that_says_little_leaves_figures_undefined_and_breaks_nothing(records, undefined):
+    for seeds in (1, 2):
+        scores = scored(records, seeds)
+        fitted = judge.temperatures(records, scores)
+        found = judge.figures(
+            records, scores, fitted, records, judge.own_link("bradley_terry()", "")
+        )
+        json.dumps(found, allow_nan=False)
+        assert undefined is None or found[undefined]["value"] is None
+        assert np.isfinite(judge.quick(records, scores[0]))
+        json.dumps(judge.reliability(records, scores, fitted), allow_nan=False)
