@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rmjax.data import chat
 from rmjax.data.records import Pair, RatedText
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -201,12 +202,12 @@ def from_pairs(
 
     Raises: UserError if no pair is left.
     """
-    sides = [
-        tokenizer.encode_pairs(
-            [r.prompt for r in records], [getattr(r, side) for r in records], max_length
+    sides = []
+    for side in ("chosen", "rejected"):
+        texts = [chat.render(r.prompt, getattr(r, side), None) for r in records]
+        sides.append(
+            tokenizer.encode_pairs([p for p, _ in texts], [c for _, c in texts], max_length)
         )
-        for side in ("chosen", "rejected")
-    ]
     (chosen, cut_chosen), (rejected, cut_rejected) = sides
     keep = [i for i in range(len(records)) if not np.array_equal(chosen[i], rejected[i])]
     if not keep:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rmjax import lookup
 from rmjax.build import model
-from rmjax.data import pipeline
+from rmjax.data import chat, pipeline
 from rmjax.data.examples import Examples, singles
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.data.tokenizer import Tokenizer
@@ -99,7 +99,11 @@ def records(
     if texts:
         return score(singles(tokenizer.encode([r.text for r in texts], max_length)))
     pairs = [r for r in found if isinstance(r, Pair)]
-    prompts = [r.prompt for r in pairs]
-    encode = lambda answers: tokenizer.encode_pairs(prompts, answers, max_length)[0]
-    sides = ([r.chosen for r in pairs], [r.rejected for r in pairs])
-    return np.stack([score(singles(encode(side))) for side in sides], axis=-1)
+    sides = []
+    for side in ("chosen", "rejected"):
+        rendered = [chat.render(r.prompt, getattr(r, side), None) for r in pairs]
+        tokens, _ = tokenizer.encode_pairs(
+            [p for p, _ in rendered], [c for _, c in rendered], max_length
+        )
+        sides.append(score(singles(tokens)))
+    return np.stack(sides, axis=-1)
