@@ -1,11 +1,12 @@
 """The `data` line of a config: records in three splits, the same shape whatever the source."""
 
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rmjax import assets
-from rmjax.data import sources, splits, synthetic
+from rmjax.data import formats, prepared, sources, splits, synthetic
 from rmjax.data.builders import human_ratings as builder
 from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
 from rmjax.errors import UserError
@@ -21,10 +22,11 @@ class Data(NamedTuple):
     test: list[Record]
     scale: tuple[int, int] | None
     notes: list[str]  # what was left out, and why
+    classes: tuple[str, ...] = ()  # the names of ratings 0, 1, ... where texts are classified
 
     @property
     def kind(self) -> str:
-        """What the records are: texts, pairs, rankings or processes."""
+        """What the records are: "texts", "pairs", "rankings" or "processes"."""
         return KINDS[type(self.train[0])]
 
     @property
@@ -58,47 +60,105 @@ def human_ratings(*, domains: str = "all") -> Data:
     )
 
 
-def file(*, path: str, validation: str = "", test: str = "", low: int = 0, high: int = 0) -> Data:
-    """Your own JSONL or Parquet file, local or hf://; README says which fields.
+def file(
+    *,
+    path: str,
+    validation: str = "",
+    test: str = "",
+    low: int = 0,
+    high: int = 0,
+    rating: str = "",
+    classes: str = "",
+) -> Data:
+    """Your own JSONL or Parquet file, local or hf://; rmjax/data/formats.py lists the fields.
 
     validation, test: files of those splits; without both, documents of `path` are split 8 : 1 : 1 by hash.
     low, high: the rating scale, for losses over classes; left out where ratings are not whole numbers.
+    rating: the attribute that is a text's rating; else its own rating, or the mean of its attributes.
+    classes: names of the labels in order, joined by commas; else those of `path`, sorted.
     """
+    domain = PurePosixPath(path).name.split(".")[0]
+    # Records that do not name their domain are of the training file's, whatever the others are called.
+    read = lambda where, names: sources.read(where, domain, rating, names)
+    return _loaded("file", read, (path, validation, test), (low, high), classes)
+
+
+def tfds(
+    *,
+    name: str,
+    split: str = "train",
+    validation: str = "",
+    test: str = "",
+    data_dir: str = "",
+    text: str = "",
+    rating: str = "",
+    low: int = 0,
+    high: int = 0,
+    classes: str = "",
+) -> Data:
+    """A TFDS data set that lies prepared as array_record.
+
+    name: as TFDS has it, "ag_news_subset" or "glue/sst2". data_dir: where it lies; default: TFDS's own.
+    split, validation, test: its splits; without the last two, documents of `split` are divided 8 : 1 : 1 by hash.
+    text, rating: its fields that are so; others keep the names that rmjax/data/formats.py lists.
+    low, high, classes: as of file().
+    """
+    renamed = {old: new for old, new in ((text, "text"), (rating, "rating")) if old}
+    reading = lambda names: formats.Reading(name.split("/")[0], classes=names)
+    read = lambda part, names: sources.collect(
+        f"{name}, {part}", prepared.rows(name, part, data_dir, renamed), reading(names)
+    )
+    return _loaded("tfds", read, (split, validation, test), (low, high), classes)
+
+
+def _loaded(
+    name: str,
+    read: Callable[[str, tuple[str, ...]], sources.Read],
+    places: tuple[str, str, str],
+    limits: tuple[int, int],
+    classes: str,
+) -> Data:
+    """The three splits, each read from its place, or all from the first where the others are not given."""
+    first, validation, test = places
     if bool(validation) != bool(test):
-        raise UserError("config key 'data': file() needs both validation= and test=, or neither")
-    if low > high:
-        raise UserError(f"config key 'data': file(): low={low} is not below high={high}")
-    scale = (low, high) if low != high else None
-    read = sources.read(path)
+        raise UserError(f"config key 'data': {name}() needs both validation= and test=, or neither")
+    if limits[0] > limits[1]:
+        low, high = limits
+        raise UserError(f"config key 'data': {name}(): low={low} is not below high={high}")
+    reads = [read(first, tuple(c.strip() for c in classes.split(",") if c.strip()))]
+    reads += [read(place, reads[0].classes) for place in (validation, test) if place]
     if test:
-        # Records that do not name their domain are of the training file's, whatever these files are called.
-        domain = PurePosixPath(path).name.split(".")[0]
-        others = [sources.read(other, domain) for other in (validation, test)]
-        parts = [list(read.records), *(list(o.records) for o in others)]
-        notes = [note for part in (read, *others) for note in part.notes]
+        parts = [list(one.records) for one in reads]
     else:
-        names = splits.assign(read.records)
+        names = splits.assign(reads[0].records)
         parts = [
-            [r for r, n in zip(read.records, names, strict=True) if n == s] for s in splits.SPLITS
+            [r for r, n in zip(reads[0].records, names, strict=True) if n == s]
+            for s in splits.SPLITS
         ]
-        notes = list(read.notes)
-    kinds = {type(r) for part in parts for r in part}
-    if len(kinds) > 1:
+    kinds = sorted({KINDS[type(r)] for part in parts for r in part})
+    if len(kinds) > 1 or len({one.classes for one in reads}) > 1:
         raise UserError(
-            "config key 'data': the files mix rated texts and pairs; give files of one kind"
+            f"config key 'data': the files mix {' and '.join(kinds)}, or classes and ratings; give files of one kind"
         )
+    _check(parts, first, validation)
+    names = reads[0].classes
+    scale = (0, len(names) - 1) if names else limits if limits[0] != limits[1] else None
+    train, held, last = parts
+    return Data(train, held, last, scale, [n for one in reads for n in one.notes], names)
+
+
+def _check(parts: list[list[Record]], first: str, validation: str) -> None:
+    """Raises: UserError if a split is empty, or none of validation has a domain of training."""
     for part, name in zip(parts, splits.SPLITS, strict=True):
         if not part:
             raise UserError(
-                f"config key 'data': no record of {path} falls into {name}; name files for each split"
+                f"config key 'data': no record of {first} falls into {name}; name files for each split"
             )
-    train, held, last = parts
-    if not {r.domain for r in train} & {r.domain for r in held}:
+    if not {r.domain for r in parts[0]} & {r.domain for r in parts[1]}:
         raise UserError(
-            f"config key 'data': no record of {validation or path} has a domain that is trained on, so there is "
+            f"config key 'data': no record of {validation or first} has a domain that is trained on, so there is "
             "nothing to choose the best model by; mend the field domain"
         )
-    return Data(train, held, last, scale, notes)
 
 
 def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:
@@ -141,4 +201,4 @@ def fold(loaded: Data, line: str) -> Data:
     )
 
 
-DATA = {f.__name__: f for f in (human_ratings, file, synthetic_ratings)}
+DATA = {f.__name__: f for f in (human_ratings, file, tfds, synthetic_ratings)}

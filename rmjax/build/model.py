@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import assets
+from rmjax.data import chat
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, presets, safetensors
@@ -27,6 +28,7 @@ class Backbone(NamedTuple):
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
     pooling: str
+    template: chat.Template | None = None  # of conversations
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "mean") -> Backbone:

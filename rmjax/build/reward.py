@@ -14,7 +14,7 @@ from rmjax import lookup
 from rmjax.build import data, model, objective
 from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
-from rmjax.data.encode import Known, encode
+from rmjax.data.encode import Known, Reader, encode
 from rmjax.data.records import fingerprint
 from rmjax.errors import UserError
 from rmjax.models import lora, shardings
@@ -148,10 +148,8 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         )
     texts, more = encode(
         loaded.train,
-        backbone.tokenizer,
-        max_length,
+        reader(backbone, max_length),
         Known(loaded.scale, loaded.attributes),
-        share=model.shares(backbone.config, backbone.pooling),
         train=True,
     )
     notes += more
@@ -232,6 +230,12 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         sum(p.size for p in init[0].values()),
         notes,
     )
+
+
+def reader(backbone: model.Backbone, max_length: int) -> Reader:
+    """How this model reads records."""
+    share = model.shares(backbone.config, backbone.pooling)
+    return Reader(backbone.tokenizer, backbone.template, max_length, share)
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:

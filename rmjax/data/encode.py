@@ -8,9 +8,10 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from rmjax.data import chat
 from rmjax.data.examples import Examples, shares
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record
+from rmjax.data.tokenizer import Group, Tokenizer
 from rmjax.errors import UserError
 
 
@@ -19,6 +20,19 @@ class Encoded(NamedTuple):
 
     examples: Examples
     notes: list[str]
+
+
+class Reader(NamedTuple):
+    """How a model reads: what decides the tokens of a record.
+
+    template: renders prompts as conversations; None: as plain lines.
+    share: whether texts of a group keep what they begin with alike once.
+    """
+
+    tokenizer: Tokenizer
+    template: chat.Template | None
+    max_length: int
+    share: bool
 
 
 class Known(NamedTuple):
@@ -32,38 +46,41 @@ UNKNOWN = Known()
 
 
 def encode(
-    records: Sequence[Record],
-    tokenizer: Tokenizer,
-    max_length: int,
-    known: Known = UNKNOWN,
-    *,
-    share: bool = False,
-    train: bool = False,
+    records: Sequence[Record], reader: Reader, known: Known = UNKNOWN, *, train: bool = False
 ) -> Encoded:
     """Examples of records of one kind, in their order: one text of a rated text, two of a pair (chosen first), one a
     completion of a ranking, one of a process.
 
-    share: whether the model lets a group's texts keep what they begin with alike once.
     train: leave out groups that truncation made identical and steps that do not fit; else every record stays.
     Raises: UserError if nothing is left, or naming the first rating outside the scale, or on steps that do not fit.
     """
     first = records[0]
     if isinstance(first, RatedText):
-        return _rated(cast(Sequence[RatedText], records), tokenizer, max_length, known)
+        return _rated(cast(Sequence[RatedText], records), reader, known)
     if isinstance(first, Process):
-        return _processes(cast(Sequence[Process], records), tokenizer, max_length, train)
-    return _groups(cast(Sequence[Pair | Ranking], records), tokenizer, max_length, share, train)
+        return _processes(cast(Sequence[Process], records), reader, train)
+    return _groups(cast(Sequence[Pair | Ranking], records), reader, train)
 
 
-def _rated(
-    records: Sequence[RatedText], tokenizer: Tokenizer, max_length: int, known: Known
-) -> Encoded:
-    if any(r.prompt for r in records):
-        made = [tokenizer.encode_group(r.prompt, [r.text], max_length) for r in records]
-        tokens, cut = [t for (t,), _ in made], sum(c for _, c in made)
-    else:
-        texts = [r.text for r in records]
-        tokens, cut = tokenizer.encode_pairs([""] * len(texts), texts, max_length)
+def _tokens(
+    reader: Reader, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
+) -> tuple[list[list[np.ndarray]], int]:
+    """Token ids of each prompt's completions, every one a whole text, and how many of these were cut."""
+    made: dict[int, Group] = {}
+    cut = 0
+    for rendered in (False, True):  # a text without a prompt is no conversation
+        at = [i for i, p in enumerate(prompts) if bool(p and reader.template) == rendered]
+        texts = [[chat.render(prompts[i], c, reader.template) for c in completions[i]] for i in at]
+        heads, tails = [t[0][0] for t in texts], [[c for _, c in t] for t in texts]
+        found, more = reader.tokenizer.encode_groups(heads, tails, reader.max_length, rendered)
+        made |= dict(zip(at, found, strict=True))
+        cut += more
+    whole = lambda group: [np.concatenate([group.prompt, c]) for c in group.completions]
+    return [whole(made[i]) for i in range(len(prompts))], cut
+
+
+def _rated(records: Sequence[RatedText], reader: Reader, known: Known) -> Encoded:
+    made, cut = _tokens(reader, [r.prompt for r in records], [[r.text] for r in records])
     panels = [r.ratings for r in records]
     paneled = bool(panels) and all(panels)
     per_text = {"rating": np.array([r.rating for r in records], np.float32)}
@@ -74,14 +91,15 @@ def _rated(
     # Answers to one prompt are compared with each other, texts without one with all of their domain.
     kin = {key: i for i, key in enumerate(sorted({_kin(r) for r in records}))}
     examples = Examples(
-        tokens=tokens,
+        tokens=[text for (text,) in made],
         ids=[r.id for r in records],
         weight=np.array([r.weight for r in records], np.float32),
         kin=np.array([kin[_kin(r)] for r in records]),
         per_text=per_text,
         votes=shares(panels, np.unique(np.concatenate(panels))) if paneled else None,
+        share=reader.share and any(r.prompt for r in records),
     )
-    return Encoded(examples, _note(cut, "texts", max_length))
+    return Encoded(examples, _note(cut, "texts", reader.max_length))
 
 
 def _kin(record: RatedText) -> tuple[str, str]:
@@ -118,37 +136,31 @@ def _attributes(records: Sequence[RatedText], names: Sequence[str]) -> dict[str,
     }
 
 
-def _groups(
-    records: Sequence[Pair | Ranking],
-    tokenizer: Tokenizer,
-    max_length: int,
-    share: bool,
-    train: bool,
-) -> Encoded:
+def _groups(records: Sequence[Pair | Ranking], reader: Reader, train: bool) -> Encoded:
     completions = lambda r: (r.chosen, r.rejected) if isinstance(r, Pair) else r.completions
-    made = [tokenizer.encode_group(r.prompt, completions(r), max_length) for r in records]
+    made, cut = _tokens(reader, [r.prompt for r in records], list(map(completions, records)))
     differ = lambda texts: any(not np.array_equal(t, texts[0]) for t in texts[1:])
-    keep = [i for i, (texts, _) in enumerate(made) if not train or differ(texts)]
+    keep = [i for i, texts in enumerate(made) if not train or differ(texts)]
     kind = "pairs" if isinstance(records[0], Pair) else "rankings"
     if not keep:
         raise UserError(
-            f"all {len(records)} {kind} are identical within max_length={max_length} tokens; raise it"
+            f"all {len(records)} {kind} are identical within max_length={reader.max_length} tokens; raise it"
         )
-    notes = _note(sum(cut for _, cut in made), "completions", max_length)
+    notes = _note(cut, "completions", reader.max_length)
     if gone := len(records) - len(keep):
-        notes.append(f"{gone} {kind} dropped: identical within {max_length} tokens")
-    kept, sizes = [records[i] for i in keep], [len(made[i][0]) for i in keep]
+        notes.append(f"{gone} {kind} dropped: identical within {reader.max_length} tokens")
+    kept, sizes = [records[i] for i in keep], [len(made[i]) for i in keep]
     ends = np.cumsum(sizes)
     spread: Callable = lambda values: np.repeat(np.array(values), sizes)
     examples = Examples(
-        tokens=[t for i in keep for t in made[i][0]],
+        tokens=[t for i in keep for t in made[i]],
         ids=[r.id for r in kept for _ in completions(r)],
         weight=spread([r.weight for r in kept]).astype(np.float32),
         kin=spread(range(len(kept))),
         per_text=_ratings(kept),
         given=_given(kept),
         fixed=[np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)],
-        share=share,
+        share=reader.share,
     )
     return Encoded(examples, notes)
 
@@ -171,16 +183,14 @@ def _given(records: Sequence[Pair | Ranking]) -> dict[str, np.ndarray] | None:
     return found
 
 
-def _processes(
-    records: Sequence[Process], tokenizer: Tokenizer, max_length: int, train: bool
-) -> Encoded:
-    made = [tokenizer.encode_steps(r.prompt, r.steps, max_length) for r in records]
+def _processes(records: Sequence[Process], reader: Reader, train: bool) -> Encoded:
+    made = _steps(records, reader)
     labels = [r.labels[: len(ends)] for r, (_, ends) in zip(records, made, strict=True)]
     lost = sum(len(r.labels) for r in records) - sum(map(len, labels))
     if lost and not train:
         raise UserError(
-            f"{lost} steps lie beyond max_length={max_length} tokens, so the model cannot judge them; shorten these "
-            "solutions, or use a model trained with a larger max_length"
+            f"{lost} steps lie beyond max_length={reader.max_length} tokens, so the model cannot judge them; "
+            "shorten these solutions, or use a model trained with a larger max_length"
         )
     examples = Examples(
         tokens=[tokens for tokens, _ in made],
@@ -190,8 +200,24 @@ def _processes(
         per_text={"probability": np.concatenate(labels).astype(np.float32)},
         ends=[ends for _, ends in made],
     )
-    notes = [f"{lost} steps left out: they do not fit {max_length} tokens"] if lost else []
+    notes = [f"{lost} steps left out: they do not fit {reader.max_length} tokens"] if lost else []
     return Encoded(examples, notes)
+
+
+def _steps(records: Sequence[Process], reader: Reader) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A prompt with its steps, a line each, as one text, and the place of each step's last token.
+
+    Steps that do not fit are left out from the end. No template: it knows answers, not steps.
+    """
+    prompts = [chat.render(r.prompt, "", None)[0] for r in records]
+    lines = [[f"{step}\n" for step in r.steps] for r in records]
+    groups, _ = reader.tokenizer.encode_groups(prompts, lines, reader.max_length)
+    found = []
+    for prompt, steps in groups:
+        ends = len(prompt) - 1 + np.cumsum([len(step) for step in steps])
+        kept = ends[ends < reader.max_length]
+        found.append((np.concatenate([prompt, *steps])[: kept[-1] + 1], kept))
+    return found
 
 
 def _note(cut: int, what: str, max_length: int) -> list[str]:

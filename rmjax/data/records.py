@@ -31,7 +31,7 @@ class Pair:
     id: str
     domain: str
     document: str
-    prompt: str
+    prompt: Prompt
     chosen: str
     rejected: str
     margin: float | None = None  # how much better, in the data's own units

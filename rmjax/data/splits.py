@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record
 
 SPLITS = ("train", "validation", "test")
 
 
-def normalized(text: str) -> str:
-    """The lower-cased letters and digits of a text: what makes two texts duplicates."""
+def normalized(prompt: Prompt) -> str:
+    """The lower-cased letters and digits of a text, or of all messages: what makes two texts duplicates."""
+    text = prompt if isinstance(prompt, str) else "".join(content for _, content in prompt)
     return "".join(c for c in text.lower() if c.isalnum())
 
 
@@ -72,8 +73,7 @@ def _joined(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 def _text(record: Record) -> str:
     """What makes two records duplicates of each other: the prompt with the (better, or every) completion."""
-    prompt = record.prompt
-    head = prompt if isinstance(prompt, str) else "".join(content for _, content in prompt)
+    head = normalized(record.prompt)
     match record:
         case RatedText():
             return head + record.text

@@ -16,6 +16,7 @@ from rmjax.build import reward as build
 from rmjax.build.data import Data
 from rmjax.data import pipeline
 from rmjax.errors import UserError
+from rmjax.models.transformer import Config
 from rmjax.runs import progress, speed
 
 WARM_UP = 2  # steps before the clock starts: one compiles, one fills caches
@@ -24,7 +25,7 @@ PAIR_GROUP = 4  # texts drawn together where pairs are measured: 6 pairs for 4 f
 
 
 def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: float = 10.0) -> list:
-    """Measures training steps: the config's backbone and one of 12 x 768, packed and padded, texts and pairs.
+    """Measures training steps of the config's backbone, and beside an encoder of one of 12 x 768: packed and padded.
 
     Args:
       config: file and name; its data, batch size and optimizer are used, such as configs/reward.py:movie.
@@ -41,11 +42,13 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     chosen = build.plan(config)
     loaded = chosen.records()
     small = chosen.backbone()
-    wide = small._replace(config=dataclasses.replace(small.config, **WIDE), weights={})
+    models = [small]
+    if small.config.kind == "encoder":
+        models.append(small._replace(config=_wide(small.config), weights={}))
     lines = []
     for dtype in asked:
         matmul = speed.matmul_rate(dtype)
-        for backbone, case in itertools.product((small, wide), _cases(loaded.kind)):
+        for backbone, case in itertools.product(models, _cases(loaded.kind)):
             line = {
                 "model": f"{backbone.config.layers} x {backbone.config.width}",
                 "dtype": dtype,
@@ -59,6 +62,13 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
             print(json.dumps(line), flush=True)
             lines.append(line)
     return lines
+
+
+def _wide(config: Config) -> Config:
+    """The same kind of encoder, of the size WIDE."""
+    heads, head_width = WIDE["heads"], WIDE["width"] // WIDE["heads"]
+    shape = {"kv_heads": heads, "head_width": head_width, "attention_scale": head_width**-0.5}
+    return dataclasses.replace(config, **WIDE, **shape, windows=(0,) * WIDE["layers"])
 
 
 def _cases(kind: str) -> Iterator[dict[str, Any]]:

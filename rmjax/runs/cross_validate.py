@@ -1,5 +1,6 @@
 """k-fold on small data sets: k models, each judged on documents that it never saw, every document judged once."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,15 @@ def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
     Returns: what results.json holds; {"finished": False} after SIGTERM.
     Raises: UserError on what the user can mend.
     """
-    if config.fold:
-        raise UserError(
-            f"config key 'fold': is set here by --folds; leave it out, not {config.fold!r}"
-        )
-    if config.seeds > 1:
+    c: Any = config
+    if c.fold:
+        raise UserError(f"config key 'fold': is set here by --folds; leave it out, not {c.fold!r}")
+    if c.seeds > 1:
         raise UserError("config key 'seeds': folds take the place of seeds; set seeds=1")
     home, parts = Path(workdir), []
     for i in range(folds):
         progress.CONSOLE.print(f"fold {i + 1} of {folds}")
-        own = ConfigDict(config)
+        own: Any = copy.deepcopy(config)
         own.fold = f"{i}/{folds}"
         parts.append(reward.run(config=own, workdir=str(home / f"fold_{i}")))
         if not parts[-1]["finished"]:

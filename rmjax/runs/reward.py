@@ -136,9 +136,12 @@ def _stacked(batches: list[pipeline.Batches], start: int):
 
 
 def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> dict[str, Any]:
+    template = parts.backbone.template
     return {
         "config": config.to_dict(),
         "tokenizer": parts.backbone.tokenizer.to_json(),
+        "template": template and template.about(),
+        "template_hash": template and template.hash,
         "transformer": dataclasses.asdict(parts.backbone.config),
         "pooling": parts.backbone.pooling,
         "scale": parts.data.scale,
@@ -151,12 +154,12 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
 
 def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
     """A function of placed parameters and records: raw scores as `scoring.records` gives them."""
-    tokenizer, share = parts.backbone.tokenizer, parts.batches[0].examples.share
+    reader = build.reader(parts.backbone, config.max_length)
     score = scoring.make_score(
-        parts.module.apply, parts.layout, parts.frozen, config.seeds, tokenizer.pad_id
+        parts.module.apply, parts.layout, parts.frozen, config.seeds, reader.tokenizer.pad_id
     )
     return lambda params, records: scoring.records(
-        lambda examples: score(params, examples), tokenizer, config.max_length, share, records
+        lambda examples: score(params, examples), reader, records
     )
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-import numpy as np
-
 from rmjax import lookup
-from rmjax.data import examples, sources
+from rmjax.data import sources
+from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
 from rmjax.runs import progress, scoring
@@ -39,7 +38,7 @@ def run(
     count = 0
     with _reading(input) as lines, _writing(output) as sink:
         for chunk in _chunks(_rows(lines, input, scorer.kind)):
-            scores = scorer.score(examples.singles(_tokens(scorer, chunk)))
+            scores = scorer.records([_record(row) for row in chunk])
             for row, one, each in zip(chunk, reduced(scores), scores.T, strict=True):
                 more = {} if len(each) == 1 else {"scores": each.tolist()}
                 line = row | {"score": float(one)} | more
@@ -70,10 +69,9 @@ def _rows(lines: Iterable[bytes], name: str, kind: str) -> Iterator[dict[str, An
         yield row
 
 
-def _tokens(scorer: scoring.Scorer, chunk: list[dict[str, Any]]) -> list[np.ndarray]:
-    prompts = ["" if "text" in row else row["prompt"] for row in chunk]
-    texts = [row["text"] if "text" in row else row["completion"] for row in chunk]
-    return scorer.tokenizer.encode_pairs(prompts, texts, scorer.max_length)[0]
+def _record(row: dict[str, Any]) -> RatedText:
+    prompt, text = ("", row["text"]) if "text" in row else (row["prompt"], row["completion"])
+    return RatedText("", "", "", text, 0.0, prompt=prompt)
 
 
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from rmjax import lookup
 from rmjax.build import model
-from rmjax.data import pipeline
-from rmjax.data.encode import encode
+from rmjax.data import chat, pipeline
+from rmjax.data.encode import Reader, encode
 from rmjax.data.examples import Examples
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.data.tokenizer import Tokenizer
@@ -33,9 +33,7 @@ class Scorer(NamedTuple):
 
     raw: Callable[[Examples], np.ndarray]  # -> float32 [S, M], before normalization
     normalization: normalization.Normalization | None
-    tokenizer: Tokenizer
-    max_length: int
-    share: bool  # whether texts of a group keep what they begin with alike once
+    reader: Reader
     config: Any  # as it was trained
     kind: str  # of records it was trained on, as `Data.kind`
 
@@ -46,7 +44,7 @@ class Scorer(NamedTuple):
 
     def records(self, found: Sequence[Record]) -> np.ndarray:
         """Scores of records, each seed's as `kinds` says of theirs: [S, N], or [S, N, K]."""
-        return records(self.score, self.tokenizer, self.max_length, self.share, found)
+        return records(self.score, self.reader, found)
 
 
 def make_score(
@@ -73,14 +71,10 @@ def make_score(
 
 
 def records(
-    score: Callable[[Examples], np.ndarray],
-    tokenizer: Tokenizer,
-    max_length: int,
-    share: bool,
-    found: Sequence[Record],
+    score: Callable[[Examples], np.ndarray], reader: Reader, found: Sequence[Record]
 ) -> np.ndarray:
     """Scores of records: float32 [S, N] of texts, [S, N, 2] of pairs, else [S, N, K], NaN after a record's own."""
-    made = encode(found, tokenizer, max_length, share=share).examples
+    made = encode(found, reader).examples
     scores = score(made)
     if isinstance(found[0], RatedText):
         return scores
@@ -124,9 +118,12 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
     return Scorer(
         lambda examples: score(params, examples),
         normalization.load(workdir) if wanted else None,
-        tokenizer,
-        config.max_length,
-        model.shares(shape, about["pooling"]),
+        Reader(
+            tokenizer,
+            None if about["template"] is None else chat.Template(**about["template"]),
+            config.max_length,
+            model.shares(shape, about["pooling"]),
+        ),
         config,
         about["kind"],
     )

@@ -23,7 +23,7 @@ def jsonl(path, rows):
 @pytest.mark.parametrize(("rows", "paired"), [(RATED, False), (PAIRS, True)])
 def test_one_file_is_split_by_hash(tmp_path, rows, paired):
     found = data.file(path=jsonl(tmp_path / "mine.jsonl", rows))
-    assert found.paired == paired
+    assert found.kind == ("pairs" if paired else "texts")
     assert found.scale is None
     for split in splits.SPLITS:
         for record in getattr(found, split):
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         ({"path": rated, "test": rated}, "needs both validation= and test=, or neither"),
         (
             {"path": rated, "test": rated, "validation": pairs},
-            "the files mix rated texts and pairs",
+            "the files mix pairs and texts",
         ),
         ({"path": few}, "few.jsonl falls into .*; name files for each split"),
         ({"path": rated, "low": 3, "high": 1}, "low=3 is not below high=1"),
@@ -71,7 +71,7 @@ def test_made_up_ratings():
     assert [len(p) for p in found[:3]] == [30, 10, 10]
     assert len({r.id for part in found[:3] for r in part}) == 50
     assert found.scale == (-4, 4)
-    assert not found.paired
+    assert found.kind == "texts"
     assert found.train != data.synthetic_ratings(count=50, seed=4).train
 
 
@@ -122,6 +122,65 @@ def test_files_of_each_split_are_of_one_domain_unless_they_say_so(tmp_path):
     assert data.file(path=names[0], validation=names[1], test=other).test[0].domain == "else"
     with pytest.raises(UserError, match="no record of .*d.jsonl has a domain that is trained on"):
         data.file(path=names[0], validation=other, test=names[2])
+
+
+def test_classes_come_from_training_or_the_config(tmp_path):
+    rows = [{"sentence": f"text {i}", "label": "ba"[i % 2]} for i in range(60)]
+    path = jsonl(tmp_path / "c.jsonl", rows)
+    found = data.file(path=path)
+    assert (found.kind, found.classes, found.scale) == ("texts", ("a", "b"), (0, 1))
+    turned = data.file(path=path, classes="b, a")
+    assert turned.classes == ("b", "a")
+    flip = [1 - r.rating for r in found.train]
+    assert [r.rating for r in turned.train] == flip and 0 < sum(flip) < len(flip)
+    other = jsonl(tmp_path / "d.jsonl", [{"sentence": "x", "label": "c"}])
+    with pytest.raises(UserError, match="d.jsonl: line 1: .*'c' is none of the classes a, b"):
+        data.file(path=path, validation=other, test=path)
+    with pytest.raises(UserError, match="classes and ratings; give files of one kind"):
+        data.file(path=jsonl(tmp_path / "r.jsonl", RATED), validation=path, test=path)
+
+
+def test_a_named_attribute_is_the_rating(tmp_path):
+    rows = [{"prompt": f"{i}?", "response": "a", "x": i, "y": 1} for i in range(60)]
+    path = jsonl(tmp_path / "h.jsonl", rows)
+    found = data.file(path=path, rating="x")
+    assert all(r.prompt == f"{r.rating:.0f}?" for r in found.train)
+    assert found.attributes == ("x", "y")
+    assert data.file(path=path).train[0].rating == (found.train[0].rating + 1) / 2
+
+
+def test_kinds_are_named(tmp_path):
+    lists = [{"prompt": f"{i}", "completions": ["a", "b"], "best": 0} for i in range(60)]
+    steps = [{"prompt": f"{i}", "steps": ["a"], "labels": [1]} for i in range(60)]
+    for rows, kind in (
+        (RATED, "texts"),
+        (PAIRS, "pairs"),
+        (lists, "rankings"),
+        (steps, "processes"),
+    ):
+        assert data.file(path=jsonl(tmp_path / "k.jsonl", rows)).kind == kind
+
+
+def test_a_prepared_tfds_data_set(small):
+    whole = data.human_ratings()
+    options = {"name": "human_ratings", "data_dir": str(data.assets.cache() / "tfds")}
+    found = data.tfds(**options, validation="validation", test="test", low=-4, high=4)
+    for part, want in zip(found[:3], whole[:3], strict=True):
+        assert [(r.domain, r.document, r.text, r.ratings) for r in part] == [
+            (r.domain, r.document, r.text, r.ratings) for r in want
+        ]
+    assert (found.scale, found.kind) == ((-4, 4), "texts")
+    renamed = data.tfds(
+        **options, split="test[:50%]", validation="test[:50%]", test="test", text="document"
+    )
+    assert {r.text for r in renamed.train} <= {r.document for r in whole.test}
+    for more, text in (
+        ({"split": "nope"}, "Unknown split"),
+        ({"text": "nope"}, r"has no field \['nope'\]; it has .*document"),
+        ({"name": "no_such_set"}, "prepare it as array_record"),
+    ):
+        with pytest.raises(UserError, match=text):
+            data.tfds(**options | more)
 
 
 def test_attributes_are_those_that_training_texts_name():

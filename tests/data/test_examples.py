@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax.data import examples
+from rmjax.data.encode import Known, Reader, encode
 from rmjax.data.records import Pair, RatedText
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 
 BYTES = Tokenizer.bytes()
+reader = lambda max_length: Reader(BYTES, None, max_length, share=False)
 PANELS = st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
@@ -21,7 +23,7 @@ def rated(panels, domains="a", scale=(-3, 3)):
         RatedText(str(i), domains[i % len(domains)], str(i), f"text {i}", float(np.mean(p)), tuple(map(float, p)))
         for i, p in enumerate(panels)
     ]  # fmt: skip
-    return examples.from_rated(records, BYTES, 32, scale)[0]
+    return encode(records, reader(32), Known(scale), train=True)[0]
 
 
 def wins(panel, other):
@@ -107,12 +109,12 @@ def test_label_probability_and_shares_on_a_scale():
 
 def test_texts_that_had_to_be_cut_are_counted():
     texts = [RatedText(f"{i}", "d", f"{i}", "a" * n, 1.0) for i, n in enumerate((6, 7, 30))]
-    found, notes = examples.from_rated(texts, BYTES, 8, None)
+    found, notes = encode(texts, reader(8), Known(), train=True)
     assert list(found.lengths) == [8, 8, 8] and notes == ["2 texts cut at 8 tokens"]
 
 
 def rated_without_panel():
-    return examples.from_rated([RatedText("0", "d", "0", "a", 1.0)], BYTES, 32, (0, 2))[0]
+    return encode([RatedText("0", "d", "0", "a", 1.0)], reader(32), Known((0, 2)), train=True)[0]
 
 
 def test_given_pairs_keep_order_weight_margin_and_target():
@@ -121,10 +123,10 @@ def test_given_pairs_keep_order_weight_margin_and_target():
         Pair("1", "a", "1", "", "Yes", "Nope", margin=-1.0),
         Pair("2", "a", "2", "", 40 * "x" + "y", 40 * "x" + "z", margin=0.0),
     ]
-    made, notes = examples.from_pairs(pairs, BYTES, 24)
+    made, notes = encode(pairs, reader(24), train=True)
     assert notes == [
-        "1 pairs dropped: identical within 24 tokens",
         "2 completions cut at 24 tokens",
+        "1 pairs dropped: identical within 24 tokens",
     ]
     assert set(made.given) == {"margins"}  # not every pair has a target
     texts = [bytes_of(t) for t in made.tokens]
@@ -134,11 +136,11 @@ def test_given_pairs_keep_order_weight_margin_and_target():
     found = made.pairs(np.array([0, 1]), ("margins",))
     got = {k: v.tolist() for k, v in found.items()}
     assert got == {"chosen": [0], "rejected": [1], "pair_weight": [0.5], "margins": [2.0]}
-    made, notes = examples.from_pairs(pairs[:1], BYTES, 24)
+    made, notes = encode(pairs[:1], reader(24), train=True)
     assert notes == []
     assert made.pairs(np.array([0, 1]), ("target",))["target"] == [0.75]
     with pytest.raises(UserError, match="all 1 pairs are identical within max_length=24 tokens"):
-        examples.from_pairs(pairs[2:], BYTES, 24)
+        encode(pairs[2:], reader(24), train=True)
 
 
 def bytes_of(ids):
@@ -152,7 +154,7 @@ def bytes_of(ids):
         (lambda: rated([[1]]), "margin", "'margin' is none of margins, target, tie"),
         (rated_without_panel, "target", "'target' needs every rater's own rating"),
         (
-            lambda: examples.from_pairs([Pair("0", "", "", "", "a", "b")], BYTES, 24)[0],
+            lambda: encode([Pair("0", "", "", "", "a", "b")], reader(24), train=True)[0],
             "margins",
             "not every pair of the data has a 'margins'",
         ),
@@ -167,7 +169,7 @@ def test_an_array_that_the_data_lack_is_refused(make, offer, text):
 def test_a_pair_of_rated_texts_weighs_the_product_of_their_weights():
     known = [(1.0, 2.0), (2.0, 0.5), (3.0, 0.0)]  # rating, weight
     texts = [RatedText(f"{i}", "d", "0", "a", r, weight=w) for i, (r, w) in enumerate(known)]
-    found = examples.from_rated(texts, BYTES, 8, None)[0].pairs(np.array([0, 1, 2]), ())
+    found = encode(texts, reader(8), Known(), train=True)[0].pairs(np.array([0, 1, 2]), ())
     order = np.lexsort((found["rejected"], found["chosen"]))
     assert found["chosen"][order].tolist() == [1, 2, 2]
     np.testing.assert_allclose(found["pair_weight"][order], [1 / 3, 0, 0])
@@ -176,4 +178,4 @@ def test_a_pair_of_rated_texts_weighs_the_product_of_their_weights():
 def test_a_dropped_pair_moves_no_id():
     known = [("a", "b"), ("longer than", "longer that"), ("c", "d")]
     pairs = [Pair(f"{i}", "d", "0", "", *sides) for i, sides in enumerate(known)]
-    assert examples.from_pairs(pairs, BYTES, 8)[0].ids == ["0", "0", "2", "2"]
+    assert encode(pairs, reader(8), train=True)[0].ids == ["0", "0", "2", "2"]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rmjax import assets
-from rmjax.data import examples, pipeline, splits
+from rmjax.data import pipeline, splits
 from rmjax.data.builders import human_ratings
 from rmjax.data.builders.human_ratings.human_ratings import FILES, read
+from rmjax.data.encode import Known, Reader, encode
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 
@@ -94,7 +95,7 @@ def test_padding_of_packed_batches_is_at_most_a_twentieth(found):
     tokenizer = Tokenizer.from_file(assets.folder("minilm") / "tokenizer.json")
     for domains in (("movie",), human_ratings.DOMAINS):
         records = [r for r in found["train"] if r.domain in domains]
-        texts, notes = examples.from_rated(records, tokenizer, 256, (-4, 4))
+        texts, notes = encode(records, Reader(tokenizer, None, 256, False), Known((-4, 4)))
         assert notes == []
         for size in (1, 2, 4):
             drawn = pipeline.batches(texts, seed=0, epochs=1.0, batch_size=32, group_size=size)

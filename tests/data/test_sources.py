@@ -66,19 +66,19 @@ def test_jsonl_gzip_and_parquet_agree_with_and_without_byte_order_mark(tmp_path)
         ({"chosen": "Yes.", "rejected": "No."}, ("", "Yes.", "No.")),
         (
             {"prompt": [USER], "chosen": [said("Yes.")], "rejected": [said("No.")]},
-            ("user: Hi?", "assistant: Yes.", "assistant: No."),
+            ((("user", "Hi?"),), "Yes.", "No."),
         ),
         (  # both sides hold the whole conversation
             {"chosen": [USER, said("Yes.")], "rejected": [USER, said("No.")]},
-            ("user: Hi?", "assistant: Yes.", "assistant: No."),
+            ((("user", "Hi?"),), "Yes.", "No."),
         ),
         (  # and the prompt repeats its last turn, as text or as messages
             {"prompt": "Hi?", "chosen": [USER, said("Yes.")], "rejected": [USER, said("No.")]},
-            ("user: Hi?", "assistant: Yes.", "assistant: No."),
+            ((("user", "Hi?"),), "Yes.", "No."),
         ),
         (
             {"prompt": [USER], "chosen": [USER, said("Yes.")], "rejected": [USER, said("No.")]},
-            ("user: Hi?", "assistant: Yes.", "assistant: No."),
+            ((("user", "Hi?"),), "Yes.", "No."),
         ),
         (  # a turn said twice stays twice; what only the prompt has comes first
             {
@@ -87,9 +87,9 @@ def test_jsonl_gzip_and_parquet_agree_with_and_without_byte_order_mark(tmp_path)
                 "rejected": [USER, said("Hm."), USER, said("No.")],
             },
             (
-                "system: Be brief.\nuser: Hi?\nassistant: Hm.\nuser: Hi?",
-                "assistant: Yes.",
-                "assistant: No.",
+                (("system", "Be brief."), ("user", "Hi?"), ("assistant", "Hm."), ("user", "Hi?")),
+                "Yes.",
+                "No.",
             ),
         ),
     ],
@@ -127,7 +127,9 @@ def test_empty_and_identical_pairs_are_dropped_and_counted(tmp_path):
     read = sources.read(path)
     assert [r.id for r in read.records] == ["1"]
     assert read.notes == [f"{path}: 5 pairs dropped, empty or identical"]
-    with pytest.raises(UserError, match=r"holds no usable record \(5 empty or identical pairs\)"):
+    with pytest.raises(
+        UserError, match=r"holds no usable record \(5 pairs dropped, empty or identical\)"
+    ):
         sources.read(jsonl(tmp_path / "p.jsonl", rows[1:]))
 
 
@@ -140,10 +142,19 @@ TEXT = {"text": "a", "rating": 1}
         (b'{"text": "a", ', "is not JSON in UTF-8: "),
         ('{"text": "é", "rating": 1}'.encode("latin-1"), "is not JSON in UTF-8: 'utf-8' codec"),
         ([1], "is no JSON object"),
-        ({"rating": 1}, 'needs "text" with "rating" or "ratings", or "chosen" and "rejected"'),
-        (TEXT | PAIR, 'needs "text" with "rating" or "ratings", or "chosen" and "rejected"'),
-        ({"text": "a"}, 'needs "rating" or a non-empty "ratings"'),
-        ({"text": "a", "ratings": []}, 'needs "rating" or a non-empty "ratings"'),
+        (
+            {"rating": 1},
+            'needs "text" with "rating", "ratings", "label" or numeric attributes; or "chosen"',
+        ),
+        (
+            TEXT | PAIR,
+            'needs "text" with "rating", "ratings", "label" or numeric attributes; or "chosen"',
+        ),
+        ({"text": "a"}, 'needs "rating", a non-empty "ratings", "label" or numeric attributes'),
+        (
+            {"text": "a", "ratings": []},
+            'needs "rating", a non-empty "ratings", "label" or numeric attributes',
+        ),
         (TEXT | {"text": 3}, 'field "text": must be a string, not 3'),
         (TEXT | {"text": " "}, 'field "text": is empty'),
         (TEXT | {"rating": "3"}, "field \"rating\": must be a finite number, not '3'"),
@@ -192,7 +203,7 @@ def test_files_that_cannot_be_used_say_why(tmp_path):
         "table.csv": b"",
     }
     texts = {
-        "mixed.jsonl": "holds rated texts and pairs; put them into two files",
+        "mixed.jsonl": "holds records of several kinds (Pair, RatedText); one a file",
         "empty.jsonl": "holds no usable record",
         "table.csv": "should end in .jsonl, .jsonl.gz, .json or .parquet",
         "absent.jsonl": "no such file; check the path",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax import assets
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import Tokenizer, truncate
 from rmjax.errors import UserError
 
 BYTES = Tokenizer.bytes()
@@ -42,7 +42,7 @@ def test_a_long_text_loses_its_end_and_keeps_its_special_tokens(text, max_length
     np.testing.assert_array_equal(cut[:-1], whole[: len(cut) - 1])
 
 
-@given(TEXT.filter(bool), TEXT, st.integers(8, 60))
+@given(TEXT.filter(bool).map(lambda t: t.replace("\n", "/")), TEXT, st.integers(8, 60))
 def test_the_prompt_loses_its_front_and_only_then_the_completion_its_end(prompt, completion, most):
     ((ids,), cut) = BYTES.encode_pairs([prompt], [completion], most)
     before, after = words(BYTES, prompt, completion)
@@ -51,6 +51,35 @@ def test_the_prompt_loses_its_front_and_only_then_the_completion_its_end(prompt,
     after = after[:room]
     before = before[max(len(before) - (room - len(after)), 0) :]
     assert list(ids) == [1, *before, 2, *after, 2]
+
+
+@given(
+    st.integers(0, 40), st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.integers(4, 20), st.sets(st.integers(0, 40)),
+)  # fmt: skip
+def test_all_completions_share_one_truncated_prompt(length, others, most, places):
+    prompt, boundaries = np.arange(length), np.array(sorted(places), np.int64)
+    completions = [np.arange(n) for n in others]
+    kept, tails, cut = truncate(prompt, completions, most, boundaries)
+    assert [len(t) for t in tails] == [min(n, most) for n in others]
+    assert cut == sum(n > most for n in others)
+    assert all(list(t) == list(range(len(t))) for t in tails)
+    room = most - min(max(others), most)
+    first = length - len(kept)
+    assert list(kept) == list(range(first, length))
+    least = max(length - room, 0)
+    near = [b for b in places if least <= b <= least + room // 4]
+    assert first == (0 if length <= room else min(near, default=least))
+
+
+def test_a_prompt_is_cut_where_a_line_begins_and_serves_every_completion():
+    ((group,), cut) = BYTES.encode_groups(["one\ntwo\nthree"], [["yes", "no, never"]], 24)
+    text = lambda ids: tokenizers.Tokenizer.from_str(BYTES.to_json()).decode(ids, False)
+    assert (text(group.prompt), cut) == ("<s>two\nthree</s>", 0)
+    assert [text(ids) for ids in group.completions] == ["yes</s>", "no, never</s>"]
+    ((group,), cut) = BYTES.encode_groups(["one\ntwo\nthree"], [["yes", "no, never"]], 10)
+    assert (text(group.prompt), cut) == ("<s></s>", 1)
+    assert [text(ids) for ids in group.completions] == ["yes</s>", "no, nev</s>"]
 
 
 def test_an_empty_prompt_leaves_a_text_of_its_own():

@@ -29,13 +29,14 @@ def test_own_file_without_single_raters(rated, tmp_path):
     assert not any(name.startswith("human/") for name in found["metrics"])
 
 
-@pytest.mark.parametrize("which", ["rated", "paired"])
-def test_the_other_kind_of_data_is_refused(which, request, pairs_file):
-    home = request.getfixturevalue(which)[0]
-    data = {"rated": str(pairs_file), "paired": "synthetic_ratings()"}[which]
-    with pytest.raises(UserError, match="was trained on") as error:
-        evaluate.run(workdir=str(home), data=data)
-    assert ("holds pairs" in str(error.value)) == (which == "rated")
+def test_steps_are_refused_by_a_model_of_whole_texts_and_pairs_are_not(rated, tmp_path, pairs_file):
+    steps = {"prompt": "1 + 1?", "steps": ["2"], "labels": [1]}
+    path = tmp_path / "steps.jsonl"
+    path.write_text(json.dumps(steps) + "\n")
+    with pytest.raises(UserError, match="holds processes; the model in .* was trained on texts"):
+        evaluate.run(workdir=str(rated[0]), data=str(path))
+    found = evaluate.run(workdir=str(rated[0]), data=str(pairs_file))
+    assert found["metrics"]["pairs/pair_accuracy"]["n"] == 120
 
 
 def test_pairs_are_judged_with_every_seed(paired, pairs_file):

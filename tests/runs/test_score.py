@@ -7,6 +7,8 @@ import types
 import numpy as np
 import pytest
 
+from rmjax.data.examples import singles
+from rmjax.data.records import RatedText
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
 from rmjax.runs import score, scoring
@@ -21,19 +23,19 @@ def scorer(rated):
 
 @pytest.fixture(scope="module")
 def tokens(scorer):
-    return scorer.tokenizer.encode(TEXTS, scorer.max_length)
+    return scorer.reader.tokenizer.encode(TEXTS, scorer.reader.max_length)
 
 
 @pytest.fixture(scope="module")
 def alone(scorer, tokens):
-    return np.concatenate([scorer.score([t]) for t in tokens], axis=1)
+    return np.concatenate([scorer.score(singles([t])) for t in tokens], axis=1)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_score_depends_on_its_text_alone(scorer, tokens, alone, seed):
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, len(TEXTS), size=rng.integers(2, 120))  # any number, order, repeats
-    found = scorer.score([tokens[i] for i in chosen])
+    found = scorer.score(singles([tokens[i] for i in chosen]))
     np.testing.assert_allclose(found, alone[:, chosen], rtol=1e-5, atol=1e-5)
     assert len(np.unique(alone.round(4))) > 35
 
@@ -42,13 +44,12 @@ def test_the_checkpoint_folder_is_enough(paired, tmp_path, pairs_file):
     home = paired[0]
     shutil.copytree(home / "checkpoints", tmp_path / "moved" / "checkpoints")
     found = scoring.load(tmp_path / "moved")
-    assert found.paired and found.config.seeds == 2
+    assert found.kind == "pairs" and found.config.seeds == 2
     lines = [json.loads(x) for x in (home / "predictions.jsonl").read_text().splitlines()]
     for side in ("chosen", "rejected"):
-        prompts, answers = [x["prompt"] for x in lines], [x[side] for x in lines]
-        texts, _ = found.tokenizer.encode_pairs(prompts, answers, found.max_length)
+        texts = [RatedText("", "", "", x[side], 0.0, prompt=x["prompt"]) for x in lines]
         want = [x[f"{side}_score"] for x in lines]
-        np.testing.assert_allclose(found.score(texts).mean(0), want, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.records(texts).mean(0), want, rtol=1e-5, atol=1e-5)
 
 
 def test_lines_gain_a_score_and_keep_the_rest(rated, alone, tmp_path):
