@@ -1,6 +1,7 @@
 """The `model` and `head` lines of a config: a linen module, its weights by path, and its tokenizer."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from huggingface_hub import snapshot_download
 
 from rmjax import assets
 from rmjax.data import chat
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
-from rmjax.models import heads, presets, safetensors
+from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
 from rmjax.models.transformer import Config, Transformer
 from rmjax.train.state import gather
@@ -31,18 +33,76 @@ class Backbone(NamedTuple):
     template: chat.Template | None = None  # of conversations
 
 
-def pretrained(*, source: str = "minilm", pooling: str = "mean") -> Backbone:
-    """Pretrained BERT weights: "minilm" (fetched once), or a Hugging Face folder."""
-    folder = assets.folder("minilm") if source == "minilm" else Path(source)
-    if not folder.is_dir():
-        raise UserError(f"config key 'model': no folder {source!r}; name one with config.json, model.safetensors "
-                        "and tokenizer.json, or 'minilm'")  # fmt: skip
-    config, weights = safetensors.load_bert(folder)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
+    """Pretrained weights of BERT, LLaMA, Mistral, Qwen2 or Qwen3.
+
+    source: "minilm" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or hf://ORG/NAME@REVISION, or a
+      .gguf file of the LLaMA family.
+    pooling: mean, first or last; default: last of decoders, mean of encoders.
+    """
+    path = _path(source)
+    if path.suffix == ".gguf":
+        stored = gguf.load(path)
+        config, weights = stored.config, stored.weights
+        tokenizer = Tokenizer.from_json(stored.tokenizer)
+        template = stored.template
+        tokens = {"bos_token": stored.bos_token, "eos_token": stored.eos_token}
+    else:
+        config, weights = safetensors.load(path)
+        tokenizer = Tokenizer.from_file(path / "tokenizer.json")
+        template, tokens = _template(path)
     if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(f"{folder}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
+        raise UserError(f"{path}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
                         f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
-    return Backbone(config, weights, tokenizer, pooling)
+    weights = {k: w for k, w in weights.items() if k.startswith("transformer/")}
+    made = None
+    if template:
+        made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
+    usual = "last" if config.kind == "decoder" else "mean"
+    return Backbone(config, weights, tokenizer, pooling or usual, made)
+
+
+def _path(source: str) -> Path:
+    """The folder or .gguf file that a `source` names, fetched where it is not here.
+
+    Raises: UserError if there is none.
+    """
+    if source == "minilm":
+        return assets.folder("minilm")
+    if source == "smollm2":
+        return next(assets.folder("smollm2").glob("*.gguf"))
+    if source.startswith("hf://"):
+        name, _, revision = source.removeprefix("hf://").partition("@")
+        wanted = ["*.json", "*.safetensors", "*.jinja"]
+        try:
+            found = snapshot_download(name, revision=revision or None, allow_patterns=wanted)
+        except Exception as error:  # the hub's and the network's errors share no class
+            raise UserError(
+                f"config key 'model': {source} cannot be fetched: {error}; a local folder needs no network"
+            ) from error
+        return Path(found)
+    path = Path(source)
+    if not (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
+        raise UserError(f"config key 'model': there is no {source!r}; name a folder with config.json, "
+                        "model.safetensors and tokenizer.json, a .gguf file, 'minilm', 'smollm2' or "
+                        "hf://ORG/NAME")  # fmt: skip
+    return path
+
+
+def _template(folder: Path) -> tuple[str, dict[str, str]]:
+    """The chat template beside a tokenizer, "" if there is none, and the tokens it may name."""
+    file, single = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        template = known.get("chat_template") or ""
+        if single.exists():
+            template = single.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(f"{file}: is not JSON in UTF-8: {error}") from error
+    if isinstance(template, list):  # several, by name
+        template = {t["name"]: t["template"] for t in template}.get("default", "")
+    text = lambda token: token["content"] if isinstance(token, dict) else token or ""
+    return template, {name: text(known.get(name)) for name in ("bos_token", "eos_token")}
 
 
 def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> Backbone:

@@ -1,8 +1,9 @@
 """Pretrained weights from a Hugging Face folder, exactly: every stored array is used or named as unused."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -12,43 +13,80 @@ from rmjax.models import names, presets
 from rmjax.models.transformer import Config
 
 
-def load_bert(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
-    """The Config and the float32 parameters (by path, "transformer/tokens", ...) of a BERT folder.
+class Family(NamedTuple):
+    """How a `model_type` is read: its Config, its names, stored names that are not used, and prefixes of those."""
 
-    folder: holds `config.json` and `model.safetensors`.
-    Raises: UserError naming the file and the missing or surplus keys.
+    config: Callable[[Mapping[str, Any]], Config]
+    table: Callable[[Config], Sequence[names.Name]]
+    unused: tuple[str, ...]
+    prefix: str
+
+
+_LLAMA = Family(presets.llama, names.llama, names.LLAMA_UNUSED, "model.")
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(presets.bert, lambda config: names.BERT, names.BERT_UNUSED, "bert."),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
+}
+
+
+def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
+    """The Config and the float32 parameters (by path, "transformer/tokens", ...) of a model folder.
+
+    folder: holds `config.json` and `model.safetensors`, or parts with `model.safetensors.index.json`.
+    Raises: UserError naming the file and the missing or surplus keys, or the families there are.
     """
     try:
         hf = json.loads((folder / "config.json").read_text())
-        config = presets.bert(hf)
-        with safe_open(folder / "model.safetensors", framework="numpy") as file:
-            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a handle, not a mapping)
-    except SafetensorError as error:
-        raise UserError(
-            f"{folder}/model.safetensors: cannot be read: {error}; is it whole, or a git-lfs pointer?"
-        ) from error
+        family = FAMILIES.get(hf["model_type"])
+        if family is None:
+            raise ValueError(f"model_type is {hf['model_type']!r}, none of {', '.join(FAMILIES)}")
+        config = family.config(hf)
+        stored = _read(folder)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: {error}; a model folder needs config.json and model.safetensors"
         ) from error
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{folder}/config.json: cannot be read as BERT: {error}") from error
-    stored = {key.removeprefix("bert."): value for key, value in stored.items()}
-    return config, _rename(stored, names.BERT, names.BERT_UNUSED, config.layers, str(folder))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
+    return config, rename(stored, family, config, f"{folder}/model.safetensors")
 
 
-def _rename(
-    stored: Mapping[str, np.ndarray],
-    table: Sequence[names.Name],
-    unused: Sequence[str],
-    layers: int,
-    where: str,
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    """Every stored array, of one file or of all that the index names."""
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.exists():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    stored: dict[str, np.ndarray] = {}
+    for name in files:
+        try:
+            # Numpy knows bfloat16 by ml_dtypes, which jax brings.
+            with safe_open(folder / name, framework="flax") as file:
+                for key in file.keys():  # noqa: SIM118 (a handle, not a mapping)
+                    stored[key] = np.asarray(file.get_tensor(key))
+        except SafetensorError as error:
+            raise UserError(
+                f"{folder}/{name}: cannot be read: {error}; is it whole, or a git-lfs pointer?"
+            ) from error
+    return stored
+
+
+def rename(
+    stored: Mapping[str, np.ndarray], family: Family, config: Config, where: str
 ) -> dict[str, np.ndarray]:
+    """Stored arrays as float32 parameters by path, those of layers stacked.
+
+    Raises: UserError with the missing and the surplus names.
+    """
+    stored = {key.removeprefix(family.prefix): value for key, value in stored.items()}
+    table, layers = family.table(config), config.layers
     wanted = {n.stored.format(i) for n in table for i in range(layers)}
-    missing, surplus = wanted - stored.keys(), stored.keys() - wanted - set(unused)
+    spare = lambda key: any(key == name or key.endswith(f".{name}") for name in family.unused)
+    missing = wanted - stored.keys()
+    surplus = {key for key in stored.keys() - wanted if not spare(key)}
     if missing or surplus:
         raise UserError(
-            f"{where}/model.safetensors does not fit its config.json: "
+            f"{where} does not fit its config.json: "
             f"missing {sorted(missing) or 'none'}, surplus {sorted(surplus) or 'none'}"
         )
     params = {}
@@ -57,4 +95,6 @@ def _rename(
         parts = [stored[name.stored.format(i)] for i in (range(layers) if stacked else [0])]
         parts = [np.asarray(p.T if name.transpose else p, np.float32) for p in parts]
         params[f"transformer/{name.path}"] = np.stack(parts) if stacked else parts[0]
+    if not config.tied and "lm_head.weight" in stored:
+        params["unembed"] = np.asarray(stored["lm_head.weight"], np.float32)
     return params

@@ -11,7 +11,7 @@ from rmjax import assets
 from rmjax.data.examples import singles
 from rmjax.data.pipeline import score_batches
 from rmjax.errors import UserError
-from rmjax.models.safetensors import load_bert
+from rmjax.models.safetensors import load
 from rmjax.models.transformer import Transformer
 from rmjax.train.state import unflatten
 
@@ -21,7 +21,7 @@ TEXTS = [GOLDEN[f"tokens_{i}"] for i in range(3)]
 
 @pytest.fixture(scope="module")
 def minilm():
-    return load_bert(assets.folder("minilm"))
+    return load(assets.folder("minilm"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_missing_and_surplus_keys_fail_with_their_names(tmp_path):
     with pytest.raises(
         UserError, match=r"missing \['embeddings.LayerNorm.bias'\], surplus \['extra.weight'\]"
     ):
-        load_bert(tmp_path)
+        load(tmp_path)
 
 
 def test_embedding_tables_are_where_the_file_has_them(minilm):

@@ -14,7 +14,7 @@ from rmjax.build import model
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, names, presets, shardings
-from rmjax.models.safetensors import load_bert
+from rmjax.models.safetensors import load
 from rmjax.models.transformer import Config, Transformer
 from rmjax.train.state import flatten
 
@@ -53,7 +53,7 @@ def write(folder, hf=HF, prefix="", **changes):
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_every_stored_array_becomes_its_parameter(tmp_path, prefix):
     stored = write(tmp_path, prefix=prefix)
-    config, params = load_bert(tmp_path)
+    config, params = load(tmp_path)
     assert config == Config(
         kind="encoder", vocab_size=11, width=8, layers=3, heads=2, kv_heads=2, head_width=4, mlp_width=16,
         max_positions=5, token_types=2, positions="learned", first_position=0, norm="layer", norm_at="post",
@@ -99,13 +99,13 @@ def test_missing_and_surplus_arrays_are_named(tmp_path):
     ):
         write(tmp_path, **changes)
         with pytest.raises(UserError, match=f"missing {missing}, surplus {surplus}"):
-            load_bert(tmp_path)
+            load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2', not 'bert'"),
+        ({"model_type": "gpt2"}, "model_type is 'gpt2', none of bert, llama"),
         ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported"),
         ({"hidden_act": "swish"}, "hidden_act 'swish' is none of"),
         ({"vocab_size": None}, "vocab_size"),
@@ -114,14 +114,14 @@ def test_missing_and_surplus_arrays_are_named(tmp_path):
 def test_a_config_that_is_not_this_bert_is_refused(tmp_path, changes, message):
     write(tmp_path, {k: v for k, v in (HF | changes).items() if v is not None})
     with pytest.raises(UserError, match=message):
-        load_bert(tmp_path)
+        load(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="model.safetensors"):
-        load_bert(tmp_path)
+        load(tmp_path)
 
 
 def test_presets_differ_where_they_say():
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="model.safetensors: cannot be read: .*git-lfs"):
-        load_bert(tmp_path)
+        load(tmp_path)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
