@@ -31,16 +31,18 @@ class Backbone(NamedTuple):
     tokenizer: Tokenizer
     pooling: str
     template: chat.Template | None = None  # of conversations
+    head: Mapping[str, np.ndarray] = {}  # weights of a stored classifier's, by path
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
-    """Pretrained weights of BERT, LLaMA, Mistral, Qwen2 or Qwen3.
+    """Pretrained weights of BERT, RoBERTa, GPT-2, LLaMA, Mistral, Qwen2, Qwen3, Gemma 3 (of text) or T5.
 
     source: "minilm" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or hf://ORG/NAME@REVISION, or a
       .gguf file of the LLaMA family.
-    pooling: mean, first or last; default: last of decoders, mean of encoders.
+    pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     """
     path = _path(source)
+    head, usual = {}, ""
     if path.suffix == ".gguf":
         stored = gguf.load(path)
         config, weights = stored.config, stored.weights
@@ -48,7 +50,7 @@ def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
         template = stored.template
         tokens = {"bos_token": stored.bos_token, "eos_token": stored.eos_token}
     else:
-        config, weights = safetensors.load(path)
+        config, weights, head, usual, _ = safetensors.load(path)
         tokenizer = Tokenizer.from_file(path / "tokenizer.json")
         template, tokens = _template(path)
     if tokenizer.vocab_size > config.vocab_size:
@@ -58,8 +60,8 @@ def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
     made = None
     if template:
         made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
-    usual = "last" if config.kind == "decoder" else "mean"
-    return Backbone(config, weights, tokenizer, pooling or usual, made)
+    usual = usual or ("mean" if config.kind == "encoder" else "last")
+    return Backbone(config, weights, tokenizer, pooling or usual, made, head)
 
 
 def _path(source: str) -> Path:
@@ -264,10 +266,9 @@ def initialize(
 
 def longest(config: Config, max_length: int) -> int:
     """max_length, checked against the model's positions."""
-    if not 8 <= max_length <= config.max_positions:
-        raise UserError(
-            f"config key 'max_length': {max_length} is outside 8..{config.max_positions}"
-        )
+    most = config.max_positions - config.first_position
+    if not 8 <= max_length <= most:
+        raise UserError(f"config key 'max_length': {max_length} is outside 8..{most}")
     return max_length
 
 

@@ -1,10 +1,12 @@
-"""Which stored array is which parameter: one table a family, read in one direction only.
+"""Which stored array is which parameter: one table a family, read in both directions.
 
 Ours are flat paths under "transformer/"; block parameters are stacked over layers on their first axis.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from rmjax.models.transformer import Config
 
@@ -15,14 +17,59 @@ class Name(NamedTuple):
     stored: str
     path: str
     transpose: bool = False  # stored as [out, in]
+    offset: float = 0.0  # ours is the stored one plus this
+    part: tuple[int, int] = (
+        0,
+        1,
+    )  # (which, of how many) equal parts of the stored array's last axis
+
+
+def take(
+    stored: Mapping[str, np.ndarray], table: Iterable[Name], layers: int
+) -> dict[str, np.ndarray]:
+    """Float32 parameters by path under "transformer/", those of layers stacked."""
+
+    def one(name: Name, layer: int) -> np.ndarray:
+        array, (which, count) = stored[name.stored.format(layer)], name.part
+        array = np.asarray(array.T if name.transpose else array, np.float32) + np.float32(
+            name.offset
+        )
+        return np.split(array, count, axis=-1)[which]
+
+    return {
+        f"transformer/{name.path}": np.stack([one(name, i) for i in range(layers)])
+        if "{}" in name.stored
+        else one(name, 0)
+        for name in table
+    }
+
+
+def give(params: Mapping[str, Any], table: Iterable[Name], layers: int) -> dict[str, np.ndarray]:
+    """The stored arrays of parameters: the inverse of `take`."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for name in sorted(table, key=lambda name: name.part):
+        array = np.asarray(params[f"transformer/{name.path}"], np.float32) - np.float32(name.offset)
+        for i, one in enumerate(array) if "{}" in name.stored else [(0, array)]:
+            parts.setdefault(name.stored.format(i), []).append(one.T if name.transpose else one)
+    return {
+        key: np.ascontiguousarray(np.concatenate(found, axis=-1)) for key, found in parts.items()
+    }
 
 
 def _dense(stored: str, path: str) -> tuple[Name, Name]:
-    return Name(f"{stored}.weight", f"{path}/kernel", True), Name(f"{stored}.bias", f"{path}/bias")
+    return _kernel(stored, path), Name(f"{stored}.bias", f"{path}/bias")
+
+
+def _kernel(stored: str, path: str) -> Name:
+    return Name(f"{stored}.weight", f"{path}/kernel", True)
 
 
 def _norm(stored: str, path: str) -> tuple[Name, Name]:
-    return Name(f"{stored}.weight", f"{path}/scale"), Name(f"{stored}.bias", f"{path}/bias")
+    return _scale(stored, path), Name(f"{stored}.bias", f"{path}/bias")
+
+
+def _scale(stored: str, path: str) -> Name:
+    return Name(f"{stored}.weight", f"{path}/scale")
 
 
 BERT = (
@@ -40,19 +87,50 @@ BERT = (
     *_norm("encoder.layer.{}.output.LayerNorm", "blocks/mlp_norm"),
 )
 
-# Stored, and no part of the hidden states: the pooler of next-sentence prediction, a table of 0..511.
-BERT_UNUSED = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
+# Stored, and no part of the hidden states: the heads of pretraining, a table of 0, 1, 2, ...
+_PARTS = ("weight", "bias")
+BERT_UNUSED = (
+    "embeddings.position_ids",
+    "cls.predictions.bias",
+    *(f"pooler.dense.{part}" for part in _PARTS),
+    *(f"cls.predictions.{name}.{part}"
+      for name in ("transform.dense", "transform.LayerNorm", "decoder") for part in _PARTS),
+    *(f"cls.seq_relationship.{part}" for part in _PARTS),
+)  # fmt: skip
+ROBERTA_UNUSED = (
+    "embeddings.position_ids",
+    "lm_head.bias",
+    *(f"pooler.dense.{part}" for part in _PARTS),
+    *(f"lm_head.{name}.{part}" for name in ("dense", "layer_norm", "decoder") for part in _PARTS),
+)
 
-# Stored beside a decoder's hidden states: output embeddings, and rotation tables that are computed here.
+
+def _conv(stored: str, path: str, part: tuple[int, int] = (0, 1)) -> tuple[Name, Name]:
+    """GPT-2's projections, stored as [in, out]."""
+    weight, bias = (
+        Name(f"{stored}.weight", f"{path}/kernel"),
+        Name(f"{stored}.bias", f"{path}/bias"),
+    )
+    return weight._replace(part=part), bias._replace(part=part)
+
+
+GPT2 = (
+    Name("wte.weight", "tokens"),
+    Name("wpe.weight", "positions"),
+    *_norm("h.{}.ln_1", "blocks/attention_norm"),
+    *_conv("h.{}.attn.c_attn", "blocks/attention/query", (0, 3)),
+    *_conv("h.{}.attn.c_attn", "blocks/attention/key", (1, 3)),
+    *_conv("h.{}.attn.c_attn", "blocks/attention/value", (2, 3)),
+    *_conv("h.{}.attn.c_proj", "blocks/attention/output"),
+    *_norm("h.{}.ln_2", "blocks/mlp_norm"),
+    *_conv("h.{}.mlp.c_fc", "blocks/up"),
+    *_conv("h.{}.mlp.c_proj", "blocks/down"),
+    *_norm("ln_f", "final_norm"),
+)
+
+# Output embeddings are taken apart from the others; causal masks and rotation tables are computed here.
+GPT2_UNUSED = ("lm_head.weight", "attn.bias", "attn.masked_bias")
 LLAMA_UNUSED = ("lm_head.weight", "rotary_emb.inv_freq")
-
-
-def _kernel(stored: str, path: str) -> Name:
-    return Name(f"{stored}.weight", f"{path}/kernel", True)
-
-
-def _scale(stored: str, path: str) -> Name:
-    return Name(f"{stored}.weight", f"{path}/scale")
 
 
 def llama(config: Config) -> Sequence[Name]:
@@ -78,6 +156,68 @@ def llama(config: Config) -> Sequence[Name]:
             for a, b in (("q", "query"), ("k", "key"))
         ]
     return table
+
+
+def gemma3(config: Config) -> Sequence[Name]:
+    """Gemma 3: as LLaMA, with norms after each part too; scales are stored less 1."""
+    renamed = {
+        "layers.{}.post_attention_layernorm.weight": "layers.{}.pre_feedforward_layernorm.weight"
+    }
+    after = (("attention", "attention_post_norm"), ("feedforward", "mlp_post_norm"))
+    table = [name._replace(stored=renamed.get(name.stored, name.stored)) for name in llama(config)]
+    table += [_scale(f"layers.{{}}.post_{a}_layernorm", f"blocks/{b}") for a, b in after]
+    return [name._replace(offset=1.0) if name.path.endswith("/scale") else name for name in table]
+
+
+def t5(config: Config) -> Sequence[Name]:
+    """T5, whose encoder is under "encoder/"; gated (v1.1) or not."""
+    table = [Name("shared.weight", "tokens")]
+    for stack, root in (("encoder", "encoder/"), ("decoder", "")):
+        layer, blocks = f"{stack}.block.{{}}.layer", f"{root}blocks"
+        attentions = [("0.SelfAttention", "attention", "0.layer_norm")]
+        if stack == "decoder":
+            attentions += [("1.EncDecAttention", "cross", "1.layer_norm")]
+        for stored, ours, norm in attentions:
+            parts = zip("qkvo", ("query", "key", "value", "output"), strict=True)
+            table += [_kernel(f"{layer}.{stored}.{a}", f"{blocks}/{ours}/{b}") for a, b in parts]
+            table += [_scale(f"{layer}.{norm}", f"{blocks}/{ours}_norm")]
+        last = f"{layer}.{len(attentions)}"
+        inner = (("wi_0", "gate"), ("wi_1", "up")) if config.gated else (("wi", "up"),)
+        table += [
+            *(
+                _kernel(f"{last}.DenseReluDense.{a}", f"{blocks}/{b}")
+                for a, b in (*inner, ("wo", "down"))
+            ),
+            _scale(f"{last}.layer_norm", f"{blocks}/mlp_norm"),
+            _scale(f"{stack}.final_layer_norm", f"{root}final_norm"),
+            Name(
+                f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                f"{root}relative",
+            ),
+        ]
+    return table
+
+
+# Copies of the shared embeddings, and a table of the attention to the encoder that nobody reads.
+T5_UNUSED = (
+    "embed_tokens.weight",
+    "lm_head.weight",
+    "EncDecAttention.relative_attention_bias.weight",
+)
+
+
+class Head(NamedTuple):
+    """Names of a sequence classifier's last projection and of the tanh layer before it, "" for none; its pooling."""
+
+    output: str
+    dense: str
+    pooling: str
+
+
+SCORE = Head("score", "", "last")
+BERT_HEAD = Head("classifier", "pooler.dense", "first")
+ROBERTA_HEAD = Head("classifier.out_proj", "classifier.dense", "first")
+T5_HEAD = Head("classification_head.out_proj", "classification_head.dense", "last")
 
 
 # GGUF's names of the LLaMA family's arrays, as they are stored in safetensors.

@@ -1,26 +1,39 @@
 """Model sizes: from a Hugging Face config, and small ones that start from nothing."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from rmjax.models.transformer import Config
 
-_BERT_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+
+def _activation(name: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is none of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _refuse(hf: Mapping[str, Any], **only: Any) -> None:
+    """Raises: ValueError where a key is there with another value than Block computes, named here."""
+    for key, known in only.items():
+        if hf.get(key, known) != known:
+            raise ValueError(f"{key} {hf[key]!r} is not supported")
 
 
 def bert(hf: Mapping[str, Any]) -> Config:
-    """The Config of a Hugging Face BERT `config.json`.
+    """The Config of a Hugging Face `config.json` of BERT or RoBERTa.
 
     Raises: KeyError where a key is missing; ValueError where this is not the BERT that Block computes.
     """
-    if hf["model_type"] != "bert":
-        raise ValueError(f"model_type is {hf['model_type']!r}, not 'bert'")
-    if hf.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError(
-            f"position_embedding_type {hf['position_embedding_type']!r} is not supported"
-        )
-    if hf["hidden_act"] not in _BERT_ACTIVATIONS:
-        raise ValueError(f"hidden_act {hf['hidden_act']!r} is none of {sorted(_BERT_ACTIVATIONS)}")
+    _refuse(hf, position_embedding_type="absolute", is_decoder=False)
     layers, heads, width = hf["num_hidden_layers"], hf["num_attention_heads"], hf["hidden_size"]
     return _bert_like(
         vocab_size=hf["vocab_size"],
@@ -32,18 +45,50 @@ def bert(hf: Mapping[str, Any]) -> Config:
         attention_scale=(width // heads) ** -0.5,
         mlp_width=hf["intermediate_size"],
         max_positions=hf["max_position_embeddings"],
+        first_position=hf["pad_token_id"] + 1 if hf["model_type"] == "roberta" else 0,
         token_types=hf["type_vocab_size"],
         windows=(0,) * layers,
-        activation=_BERT_ACTIVATIONS[hf["hidden_act"]],
+        activation=_activation(hf["hidden_act"]),
         norm_eps=hf["layer_norm_eps"],
     )
+
+
+def gpt2(hf: Mapping[str, Any]) -> Config:
+    """The Config of a Hugging Face `config.json` of GPT-2.
+
+    Raises: as `bert`.
+    """
+    _refuse(
+        hf,
+        scale_attn_weights=True,
+        scale_attn_by_inverse_layer_idx=False,
+        add_cross_attention=False,
+    )
+    layers, heads, width = hf["n_layer"], hf["n_head"], hf["n_embd"]
+    config = _bert_like(
+        vocab_size=hf["vocab_size"],
+        width=width,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_width=width // heads,
+        attention_scale=(width // heads) ** -0.5,
+        mlp_width=hf.get("n_inner") or 4 * width,
+        max_positions=hf.get("n_positions") or hf["n_ctx"],
+        first_position=0,
+        token_types=0,
+        windows=(0,) * layers,
+        activation=_activation(hf["activation_function"]),
+        norm_eps=hf["layer_norm_epsilon"],
+    )
+    tied = hf.get("tie_word_embeddings", True)
+    return dataclasses.replace(config, kind="decoder", norm_at="pre", tied=tied)
 
 
 def _bert_like(**sizes: Any) -> Config:
     fixed: dict[str, Any] = {
         "kind": "encoder",
         "positions": "learned",
-        "first_position": 0,
         "norm": "layer",
         "norm_at": "post",
         "gated": False,
@@ -61,25 +106,16 @@ def _bert_like(**sizes: Any) -> Config:
     return Config(**fixed | sizes)
 
 
-_LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
-
-
 def llama(hf: Mapping[str, Any]) -> Config:
     """The Config of a Hugging Face `config.json` of LLaMA, Mistral, Qwen2 or Qwen3.
 
     Raises: KeyError where a key is missing; ValueError where Block does not compute this model.
     """
     kind = hf["model_type"]
-    if kind not in _LLAMA_LIKE:
-        raise ValueError(f"model_type is {kind!r}, none of {', '.join(_LLAMA_LIKE)}")
-    for key in ("attention_bias", "mlp_bias"):
-        if hf.get(key):
-            raise ValueError(f"{key} is not supported")
-    if hf["hidden_act"] != "silu":
-        raise ValueError(f"hidden_act {hf['hidden_act']!r} is not 'silu'")
+    _refuse(hf, mlp_bias=False, attention_bias=False, hidden_act="silu")
     layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
     head_width = hf.get("head_dim") or hf["hidden_size"] // heads
-    base, scaling = _rope(hf)
+    base, scaling = _rope(hf.get("rope_parameters") or hf.get("rope_scaling") or {}, hf)
     return Config(
         kind="decoder",
         vocab_size=hf["vocab_size"],
@@ -103,7 +139,7 @@ def llama(hf: Mapping[str, Any]) -> Config:
         attention_scale=head_width**-0.5,
         embedding_scale=1.0,
         logit_scale=1.0,
-        tied=hf["tie_word_embeddings"],
+        tied=hf.get("tie_word_embeddings", False),
         rope_base=base,
         rope_scaling=scaling,
         windows=_windows(hf, layers),
@@ -113,12 +149,9 @@ def llama(hf: Mapping[str, Any]) -> Config:
     )
 
 
-def _rope(hf: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
+def _rope(found: Mapping[str, Any], hf: Mapping[str, Any]) -> tuple[float, tuple[float, ...]]:
     """Base and scaling, as transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters) write them."""
-    found = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-    base = found.get("rope_theta", hf.get("rope_theta"))
-    if base is None:
-        raise KeyError("rope_theta")
+    base = found.get("rope_theta", hf.get("rope_theta", 10_000.0))
     match found.get("rope_type", found.get("type", "default")):
         case "default":
             return float(base), ()
@@ -145,6 +178,111 @@ def _windows(hf: Mapping[str, Any], layers: int) -> tuple[int, ...]:
     return tuple(window if i >= hf["max_window_layers"] else 0 for i in range(layers))
 
 
+def gemma3(hf: Mapping[str, Any]) -> Config:
+    """The Config of a Hugging Face `config.json` of a Gemma 3 of text.
+
+    Raises: as `bert`.
+    """
+    _refuse(
+        hf,
+        attention_bias=False,
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        use_bidirectional_attention=False,
+    )
+    layers = hf["num_hidden_layers"]
+    kinds = hf.get("layer_types")
+    if kinds is None:  # every sixth layer sees all
+        every = hf["sliding_window_pattern"]
+        kinds = ["full_attention" if i % every == 0 else "" for i in range(1, layers + 1)]
+    found = hf.get("rope_parameters")
+    if found is None:
+        base, scaling = _rope(hf.get("rope_scaling") or {}, hf)
+        local = hf["rope_local_base_freq"]
+    else:
+        base, scaling = _rope(found["full_attention"], hf)
+        local, other = _rope(found["sliding_attention"], hf)
+        if other:
+            raise ValueError("rope scaling of layers with a window is not supported")
+    return Config(
+        kind="decoder",
+        vocab_size=hf["vocab_size"],
+        width=hf["hidden_size"],
+        layers=layers,
+        heads=hf["num_attention_heads"],
+        kv_heads=hf["num_key_value_heads"],
+        head_width=hf["head_dim"],
+        mlp_width=hf["intermediate_size"],
+        max_positions=hf["max_position_embeddings"],
+        token_types=0,
+        positions="rotary",
+        first_position=0,
+        norm="rms",
+        norm_at="both",
+        norm_eps=hf["rms_norm_eps"],
+        activation=_activation(hf["hidden_activation"]),
+        gated=True,
+        biases="none",
+        qk_norm=True,
+        attention_scale=hf["query_pre_attn_scalar"] ** -0.5,
+        embedding_scale=hf["hidden_size"] ** 0.5,
+        logit_scale=1.0,
+        tied=hf.get("tie_word_embeddings", True),
+        rope_base=base,
+        rope_scaling=scaling,
+        windows=tuple(0 if kind == "full_attention" else hf["sliding_window"] for kind in kinds),
+        local_rope_base=float(local),
+        relative_buckets=0,
+        relative_distance=0,
+    )
+
+
+def t5(hf: Mapping[str, Any]) -> Config:
+    """The Config of a Hugging Face `config.json` of T5, v1.0 or v1.1; keys left out mean what T5 had first.
+
+    Raises: as `bert`.
+    """
+    layers = hf["num_layers"]
+    if hf.get("num_decoder_layers", layers) not in (layers, None):
+        raise ValueError("num_decoder_layers other than num_layers is not supported")
+    _, gated, name = hf.get("feed_forward_proj", "relu").rpartition("gated-")
+    tied = hf.get("tie_word_embeddings", True)
+    scaled = hf.get(
+        "scale_decoder_outputs", tied
+    )  # transformers 5 says so, and of all T5 that they are tied
+    return Config(
+        kind="encoder_decoder",
+        vocab_size=hf["vocab_size"],
+        width=hf["d_model"],
+        layers=layers,
+        heads=hf["num_heads"],
+        kv_heads=hf["num_heads"],
+        head_width=hf["d_kv"],
+        mlp_width=hf["d_ff"],
+        max_positions=hf.get("n_positions", 512),
+        token_types=0,
+        positions="relative",
+        first_position=0,
+        norm="rms",
+        norm_at="pre",
+        norm_eps=hf["layer_norm_epsilon"],
+        activation="gelu_tanh" if name == "gelu" and gated else _activation(name),
+        gated=bool(gated),
+        biases="none",
+        qk_norm=False,
+        attention_scale=1.0,
+        embedding_scale=1.0,
+        logit_scale=hf["d_model"] ** -0.5 if scaled else 1.0,
+        tied=tied,
+        rope_base=0.0,
+        rope_scaling=(),
+        windows=(0,) * layers,
+        local_rope_base=0.0,
+        relative_buckets=hf["relative_attention_num_buckets"],
+        relative_distance=hf.get("relative_attention_max_distance", 128),
+    )
+
+
 def encoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Config:
     """A BERT-shaped encoder: post-norm, heads of 32 or less, an MLP of 4 widths."""
     heads = max(width // 32, 2)
@@ -158,6 +296,7 @@ def encoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Con
         attention_scale=(width // heads) ** -0.5,
         mlp_width=4 * width,
         max_positions=max_positions,
+        first_position=0,
         token_types=0,
         windows=(0,) * layers,
         activation="gelu",

@@ -1,6 +1,8 @@
 """Pretrained weights from a Hugging Face folder, exactly: every stored array is used or named as unused."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,33 +16,71 @@ from rmjax.models.transformer import Config
 
 
 class Family(NamedTuple):
-    """How a `model_type` is read: its Config, its names, stored names that are not used, and prefixes of those."""
+    """How a `model_type` is read: its Config, its names, stored names that are not used, their prefix, its head."""
 
     config: Callable[[Mapping[str, Any]], Config]
     table: Callable[[Config], Sequence[names.Name]]
     unused: tuple[str, ...]
     prefix: str
+    head: names.Head = names.SCORE
 
 
 _LLAMA = Family(presets.llama, names.llama, names.LLAMA_UNUSED, "model.")
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(presets.bert, lambda config: names.BERT, names.BERT_UNUSED, "bert."),
+    "bert": Family(
+        presets.bert, lambda config: names.BERT, names.BERT_UNUSED, "bert.", names.BERT_HEAD
+    ),
+    "roberta": Family(
+        presets.bert,
+        lambda config: names.BERT,
+        names.ROBERTA_UNUSED,
+        "roberta.",
+        names.ROBERTA_HEAD,
+    ),
+    "gpt2": Family(presets.gpt2, lambda config: names.GPT2, names.GPT2_UNUSED, "transformer."),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
+    "gemma3_text": Family(presets.gemma3, names.gemma3, names.LLAMA_UNUSED, "model."),
+    "t5": Family(presets.t5, names.t5, names.T5_UNUSED, "transformer.", names.T5_HEAD),
 }
+EXPORTED = (
+    "rmjax_reward"  # model_type of a reward model that no family has; modeling_rmjax.py computes it
+)
 
 
-def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
-    """The Config and the float32 parameters (by path, "transformer/tokens", ...) of a model folder.
+class Stored(NamedTuple):
+    """What a model folder holds, float32 by path.
+
+    weights: "transformer/tokens", ... and "unembed" where output embeddings are others than the input ones.
+    head: "head/score/kernel", ... ("head/logits/..." of several classes) of a sequence classifier, else empty.
+    pooling: which token that head reads, "" without one.
+    labels: names of its outputs.
+    """
+
+    config: Config
+    weights: dict[str, np.ndarray]
+    head: dict[str, np.ndarray]
+    pooling: str
+    labels: tuple[str, ...]
+
+
+def load(folder: Path) -> Stored:
+    """A model folder's Config and parameters, those of a sequence classifier's head too.
 
     folder: holds `config.json` and `model.safetensors`, or parts with `model.safetensors.index.json`.
     Raises: UserError naming the file and the missing or surplus keys, or the families there are.
     """
     try:
         hf = json.loads((folder / "config.json").read_text())
-        family = FAMILIES.get(hf["model_type"])
+        exported = hf["model_type"] == EXPORTED
+        inner = hf["backbone"] if exported else hf
+        family = FAMILIES.get(inner["model_type"])
         if family is None:
-            raise ValueError(f"model_type is {hf['model_type']!r}, none of {', '.join(FAMILIES)}")
-        config = family.config(hf)
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"model_type is {inner['model_type']!r}, none of {known}")
+        config = family.config(inner)
+        if exported:
+            own = names.SCORE._replace(pooling=hf["pooling"])
+            family = family._replace(prefix="backbone.", head=own)
         stored = _read(folder)
     except FileNotFoundError as error:
         raise UserError(
@@ -48,7 +88,49 @@ def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
-    return config, rename(stored, family, config, f"{folder}/model.safetensors")
+    stored = {_modern(key.removeprefix(family.prefix)): value for key, value in stored.items()}
+    where = f"{folder}/model.safetensors"
+    head = _head(stored, family.head, where)
+    other = stored.get("lm_head.weight")
+    if config.kind == "encoder_decoder" and other is not None:  # transformers 5 calls every T5 tied
+        config = dataclasses.replace(config, tied=np.array_equal(other, stored["shared.weight"]))
+    weights = rename(stored, family, config, where)
+    if not head:
+        return Stored(config, weights, {}, "", ())
+    outputs = len(next(x for k, x in head.items() if k.endswith("/bias") and "dense" not in k))
+    named = hf.get("id2label") or {}
+    labels = tuple(named.get(str(i), f"LABEL_{i}") for i in range(outputs))
+    return Stored(config, weights, head, family.head.pooling, labels)
+
+
+def _modern(key: str) -> str:
+    """The first BERTs' norms were gamma and beta."""
+    return re.sub(r"LayerNorm\.(gamma|beta)$", lambda m: f"LayerNorm.{_NORM[m[1]]}", key)
+
+
+_NORM = {"gamma": "weight", "beta": "bias"}
+
+
+def _head(stored: dict[str, np.ndarray], names_of: names.Head, where: str) -> dict[str, np.ndarray]:
+    """A classifier's arrays by path, taken out of `stored`; empty where it has none.
+
+    Raises: UserError if the layer before its outputs is missing.
+    """
+    if f"{names_of.output}.weight" not in stored:
+        return {}
+    kernel = stored.pop(f"{names_of.output}.weight")
+    name = "score" if len(kernel) == 1 else "logits"
+    bias = stored.pop(f"{names_of.output}.bias", np.zeros(len(kernel)))
+    found = {f"head/{name}/kernel": kernel.T, f"head/{name}/bias": bias}
+    if names_of.dense:
+        try:
+            found["head/dense/kernel"] = stored.pop(f"{names_of.dense}.weight").T
+            found["head/dense/bias"] = stored.pop(f"{names_of.dense}.bias")
+        except KeyError as error:
+            raise UserError(
+                f"{where}: a classifier of whole texts needs {error}; this one is another kind"
+            ) from error
+    return {path: np.asarray(array, np.float32) for path, array in found.items()}
 
 
 def _read(folder: Path) -> dict[str, np.ndarray]:
@@ -78,9 +160,8 @@ def rename(
 
     Raises: UserError with the missing and the surplus names.
     """
-    stored = {key.removeprefix(family.prefix): value for key, value in stored.items()}
-    table, layers = family.table(config), config.layers
-    wanted = {n.stored.format(i) for n in table for i in range(layers)}
+    table = family.table(config)
+    wanted = {n.stored.format(i) for n in table for i in range(config.layers)}
     spare = lambda key: any(key == name or key.endswith(f".{name}") for name in family.unused)
     missing = wanted - stored.keys()
     surplus = {key for key in stored.keys() - wanted if not spare(key)}
@@ -89,12 +170,7 @@ def rename(
             f"{where} does not fit its config.json: "
             f"missing {sorted(missing) or 'none'}, surplus {sorted(surplus) or 'none'}"
         )
-    params = {}
-    for name in table:
-        stacked = "{}" in name.stored
-        parts = [stored[name.stored.format(i)] for i in (range(layers) if stacked else [0])]
-        parts = [np.asarray(p.T if name.transpose else p, np.float32) for p in parts]
-        params[f"transformer/{name.path}"] = np.stack(parts) if stacked else parts[0]
+    params = names.take(stored, table, config.layers)
     if not config.tied and "lm_head.weight" in stored:
         params["unembed"] = np.asarray(stored["lm_head.weight"], np.float32)
     return params

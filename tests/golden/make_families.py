@@ -1,10 +1,12 @@
-"""Writes tiny random models of each decoder family with the reference implementation's numbers, by hand:
+"""Writes tiny random models of each family with the reference implementation's numbers, by hand:
 
     pip install -r requirements-reference.txt && python tests/golden/make_families.py [SmolLM2 .gguf file]
 
-families/NAME/{config.json, model.safetensors, golden.npz}; with the file also smollm2.npz, a greedy continuation.
+families/NAME/{config.json, model.safetensors, golden.npz}, classifiers/NAME likewise; with the file also
+smollm2.npz, a greedy continuation.
 """
 
+import copy
 import sys
 from pathlib import Path
 
@@ -22,33 +24,92 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16, "rope_theta": 100.0,
 }  # fmt: skip
+BERT = {
+    "vocab_size": 48, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+}  # fmt: skip
+T5 = {
+    "vocab_size": 48, "d_model": 24, "d_ff": 20, "d_kv": 5, "num_layers": 2, "num_heads": 3,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, "decoder_start_token_id": 0,
+}  # fmt: skip
+GEMMA = {
+    "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "head_dim": 16,
+    "query_pre_attn_scalar": 24, "rms_norm_eps": 1e-5,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    },
+}  # fmt: skip
 FAMILIES = {
+    "bert": transformers.BertConfig(**BERT),
+    "roberta": transformers.RobertaConfig(**BERT, type_vocab_size=1, pad_token_id=1),
+    "gpt2": transformers.GPT2Config(
+        vocab_size=48, n_embd=32, n_layer=2, n_head=4, n_positions=32, n_inner=40
+    ),
     "llama": transformers.LlamaConfig(**SIZES, rope_parameters=LLAMA3, tie_word_embeddings=True),
     "mistral": transformers.MistralConfig(
         **SIZES, sliding_window=5, tie_word_embeddings=False, head_dim=8
     ),
     "qwen2": transformers.Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen3": transformers.Qwen3Config(**SIZES, tie_word_embeddings=False, head_dim=16),
+    "gemma3_text": transformers.Gemma3TextConfig(**SIZES | GEMMA),
+    "t5": transformers.T5Config(**T5),
+    "t5_gated": transformers.T5Config(
+        **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+    ),
 }
+CLASSIFIERS = {"bert": 1, "roberta": 3, "llama": 1, "t5": 2}  # number of outputs
+
+
+def randomized(model: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter, norms and biases too, away from 0 and 1."""
+    with torch.no_grad():
+        for parameter in model.eval().parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def save(model: torch.nn.Module, folder: Path, tokens: np.ndarray, **found: torch.Tensor) -> None:
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    arrays = {name: value.numpy() for name, value in found.items()}
+    np.savez_compressed(folder / "golden.npz", tokens=tokens.astype(np.int32), **arrays)
 
 
 def write(name: str, config: transformers.PretrainedConfig) -> None:
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    encoder = name in ("bert", "roberta")
+    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
+    auto = transformers.AutoModelForSeq2SeqLM if name[:2] == "t5" else auto
+    model = randomized(auto.from_config(config))
     tokens = np.random.default_rng(0).integers(3, 48, (2, 23))
+    given = {"input_ids": torch.tensor(tokens), "output_hidden_states": True}
+    if name[:2] == "t5":
+        given["decoder_input_ids"] = torch.tensor(np.pad(tokens, [(0, 0), (1, 0)])[:, :-1])
     with torch.no_grad():
-        made = model(torch.tensor(tokens), output_hidden_states=True)
-    folder = HOME / "families" / name
-    model.save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    hidden, logits = made.hidden_states[-1].numpy(), made.logits.numpy()
-    np.savez_compressed(
-        folder / "golden.npz", tokens=tokens.astype(np.int32), hidden=hidden, logits=logits
-    )
+        made = model(**given)
+    if encoder:
+        save(model, HOME / "families" / name, tokens, hidden=made.last_hidden_state)
+        return
+    hidden = made.decoder_hidden_states if name[:2] == "t5" else made.hidden_states
+    save(model, HOME / "families" / name, tokens, hidden=hidden[-1], logits=made.logits)
+
+
+def classify(name: str, labels: int) -> None:
+    """A sequence classifier's outputs for texts of two lengths, the shorter one padded."""
+    torch.manual_seed(1)
+    config = copy.deepcopy(FAMILIES[name])
+    config.num_hidden_layers = config.num_decoder_layers = 1
+    config.num_labels, config.pad_token_id = labels, config.pad_token_id or 0
+    model = randomized(transformers.AutoModelForSequenceClassification.from_config(config))
+    tokens = np.random.default_rng(1).integers(3, 48, (2, 11))
+    tokens[:, -1] = tokens[0, -4] = config.eos_token_id or 2  # which T5 reads
+    tokens[0, -3:] = config.pad_token_id
+    mask = torch.tensor(np.arange(11) < np.array([[8], [11]])).long()
+    with torch.no_grad():
+        logits = model(torch.tensor(tokens), attention_mask=mask).logits
+    save(model, HOME / "classifiers" / name, tokens, logits=logits)
 
 
 def continuation(path: Path) -> None:
@@ -69,5 +130,7 @@ def continuation(path: Path) -> None:
 if __name__ == "__main__":
     for name, config in FAMILIES.items():
         write(name, config)
+    for name, labels in CLASSIFIERS.items():
+        classify(name, labels)
     for argument in sys.argv[1:]:
         continuation(Path(argument))
