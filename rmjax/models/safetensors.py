@@ -29,14 +29,25 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
-    """The Config and the float32 parameters (by path, "transformer/tokens", ...) of a model folder.
+class Stored(NamedTuple):
+    """A Config, float32 parameters by path ("transformer/tokens", ...), and the pooling that is stored, else ""."""
+
+    config: Config
+    weights: dict[str, np.ndarray]
+    pooling: str
+
+
+def load(folder: Path) -> Stored:
+    """What a model folder holds; of a reward model also "head/score/kernel" and perhaps "head/score/bias".
 
     folder: holds `config.json` and `model.safetensors`, or parts with `model.safetensors.index.json`.
     Raises: UserError naming the file and the missing or surplus keys, or the families there are.
     """
     try:
         hf = json.loads((folder / "config.json").read_text())
+        pooling, prefix = "", None
+        if hf["model_type"] == "rmjax_reward":  # our own export
+            pooling, prefix, hf = hf["pooling"], "backbone.", hf["backbone"]
         family = FAMILIES.get(hf["model_type"])
         if family is None:
             raise ValueError(f"model_type is {hf['model_type']!r}, none of {', '.join(FAMILIES)}")
@@ -48,7 +59,22 @@ def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
-    return config, rename(stored, family, config, f"{folder}/model.safetensors")
+    head = {k: stored.pop(k) for k in ("score.weight", "score.bias") if k in stored}
+    family = family if prefix is None else family._replace(prefix=prefix)
+    weights = rename(stored, family, config, f"{folder}/model.safetensors")
+    if head and not pooling:
+        pooling = "last"  # as transformers' own classifiers of decoders read it
+    return Stored(config, weights | _head(head), pooling)
+
+
+def _head(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A scalar score's parameters; transformers' own architectures have no bias, which is 0 then."""
+    if not stored:
+        return {}
+    kernel = np.asarray(stored["score.weight"], np.float32).T
+    bias = np.asarray(stored.get("score.bias", np.zeros(kernel.shape[1])), np.float32)
+    name = "score" if kernel.shape[1] == 1 else "logits"
+    return {f"head/{name}/kernel": kernel, f"head/{name}/bias": bias}
 
 
 def _read(folder: Path) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ FAMILIES = sorted(path.name for path in (GOLDEN / "families").iterdir())
 def family(request):
     """(config, variables, golden numbers, the compiled apply)."""
     folder = GOLDEN / "families" / request.param
-    config, weights = safetensors.load(folder)
+    config, weights, _ = safetensors.load(folder)
     golden = np.load(folder / "golden.npz")
     apply = jax.jit(LanguageModel(Transformer(config)).apply)
     return config, collections(weights), golden, apply

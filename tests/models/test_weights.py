@@ -53,7 +53,7 @@ def write(folder, hf=HF, prefix="", **changes):
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_every_stored_array_becomes_its_parameter(tmp_path, prefix):
     stored = write(tmp_path, prefix=prefix)
-    config, params = load(tmp_path)
+    config, params, _ = load(tmp_path)
     assert config == Config(
         kind="encoder", vocab_size=11, width=8, layers=3, heads=2, kv_heads=2, head_width=4, mlp_width=16,
         max_positions=5, token_types=2, positions="learned", first_position=0, norm="layer", norm_at="post",
