@@ -4,7 +4,12 @@
 
 ratings: MiniLM on the training texts of all four human-rated domains (`make quickstart`).
 movie:   MiniLM on the movie snippets alone.
-tiny:    a small encoder on made-up texts; seconds.
+ratings_smollm2: SmolLM2 on the human ratings, by a distribution over ratings.
+hh_minilm, hh, hh_lora: MiniLM, SmolLM2, and an adapter on SmolLM2, on your copy of the HH preference transcripts:
+         --config.data="file(path='harmless-base.jsonl.gz', domain='hh')"
+chinese: a small encoder over bytes, from scratch, on classes of Chinese texts:
+         --config.data="file(path='train.json', classes='Negative,Positive', domain='reviews')"
+tiny, tiny_pairs: small models on made-up texts; seconds.
 Change any line from the shell: --config.loss="hinge(margin=1.0)" --config.group_size=4
 """
 
@@ -16,9 +21,51 @@ MINILM = {
     "dropout": 0.1,
     "frozen": "^transformer/(tokens|positions|types)$",
 }
+HH = {
+    "data": "file(path='harmless-base.jsonl.gz', domain='hh')",
+    "loss": "bradley_terry()",
+    "max_length": 512,
+    "batch_size": 8,
+    "epochs": 1.0,
+}
+SMOLLM2 = {"model": "pretrained(source='smollm2')", "schedule": "linear(peak=2e-5)"}
 NAMES = {
     "ratings": {**MINILM, "data": "human_ratings()", "max_length": 112, "epochs": 2.0},
     "movie": {**MINILM, "data": "human_ratings(domains='movie')", "max_length": 112},
+    "ratings_smollm2": {
+        **SMOLLM2,
+        "data": "human_ratings()",
+        "max_length": 128,
+        "head": "classes()",
+        "loss": "votes()",
+        "epochs": 1.0,
+    },
+    "hh_minilm": {**HH, **MINILM, "epochs": 2.0},
+    "hh": {**HH, **SMOLLM2},
+    "hh_lora": {
+        **HH,
+        **SMOLLM2,
+        "adapter": "lora(rank=16, alpha=32.0)",
+        "schedule": "linear(peak=2e-4)",
+    },
+    "chinese": {
+        "model": "tiny_encoder(width=128, layers=4)",
+        "data": "file(path='train.json', classes='Negative,Positive', domain='reviews')",
+        "head": "classes()",
+        "loss": "cross_entropy()",
+        "max_length": 512,
+        "schedule": "linear(peak=1e-3)",
+        "epochs": 20.0,
+    },
+    "tiny_pairs": {
+        "model": "tiny_decoder()",
+        "data": "synthetic_ratings()",
+        "loss": "plackett_luce()",
+        "group_size": 4,
+        "max_length": 128,
+        "batch_size": 8,
+        "schedule": "linear(peak=5e-3)",
+    },
     "tiny": {
         "model": "tiny_encoder()",
         "data": "synthetic_ratings()",

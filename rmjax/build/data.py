@@ -69,6 +69,7 @@ def file(
     high: int = 0,
     rating: str = "",
     classes: str = "",
+    domain: str = "",
 ) -> Data:
     """Your own JSONL or Parquet file, local or hf://; rmjax/data/formats.py lists the fields.
 
@@ -76,9 +77,9 @@ def file(
     low, high: the rating scale, for losses over classes; left out where ratings are not whole numbers.
     rating: the attribute that is a text's rating; else its own rating, or the mean of its attributes.
     classes: names of the labels in order, joined by commas; else those of `path`, sorted.
+    domain: of records that do not name theirs; else the stem of `path`, for the other files too.
     """
-    domain = PurePosixPath(path).name.split(".")[0]
-    # Records that do not name their domain are of the training file's, whatever the others are called.
+    domain = domain or PurePosixPath(path).name.split(".")[0]
     read = lambda where, names: sources.read(where, domain, rating, names)
     return _loaded("file", read, (path, validation, test), (low, high), classes)
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 
 from rmjax import assets
 from rmjax.data import chat
+from rmjax.data.encode import Reader
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
@@ -31,7 +32,6 @@ class Backbone(NamedTuple):
     tokenizer: Tokenizer
     pooling: str
     template: chat.Template | None = None  # of conversations
-    head: Mapping[str, np.ndarray] = {}  # weights of a stored classifier's, by path
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
@@ -42,7 +42,6 @@ def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     """
     path = _path(source)
-    head, usual = {}, ""
     if path.suffix == ".gguf":
         stored = gguf.load(path)
         config, weights = stored.config, stored.weights
@@ -50,18 +49,19 @@ def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
         template = stored.template
         tokens = {"bos_token": stored.bos_token, "eos_token": stored.eos_token}
     else:
-        config, weights, head, usual, _ = safetensors.load(path)
+        config, weights, stored_pooling = safetensors.load(path)
+        pooling = pooling or stored_pooling
         tokenizer = Tokenizer.from_file(path / "tokenizer.json")
         template, tokens = _template(path)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{path}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
                         f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
-    weights = {k: w for k, w in weights.items() if k.startswith("transformer/")}
+    weights.pop("unembed", None)  # a reward model has no use for it
     made = None
     if template:
         made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
-    usual = usual or ("mean" if config.kind == "encoder" else "last")
-    return Backbone(config, weights, tokenizer, pooling or usual, made, head)
+    usual = "mean" if config.kind == "encoder" else "last"
+    return Backbone(config, weights, tokenizer, pooling or usual, made)
 
 
 def _path(source: str) -> Path:
@@ -241,6 +241,16 @@ def reward_model(
 def shares(config: Config, pooling: str) -> bool:
     """Whether texts may keep what they begin with alike once: where no token sees what comes later."""
     return config.kind == "decoder" and pooling != "first"
+
+
+def reader_of(about: Mapping[str, Any]) -> Reader:
+    """How the model that a checkpoint's description is of reads records."""
+    return Reader(
+        Tokenizer.from_json(about["tokenizer"]),
+        None if about["template"] is None else chat.Template(**about["template"]),
+        about["config"]["max_length"],
+        shares(Config(**about["transformer"]), about["pooling"]),
+    )
 
 
 def initialize(

@@ -84,6 +84,10 @@ class Tokenizer:
         """The whole tokenizer as the text of a tokenizer.json."""
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
 
+    def token(self, index: int) -> str | None:
+        """The token of an id, as the vocabulary spells it."""
+        return self._tokenizer.id_to_token(index)
+
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """The tokens that steer a model, as a chat template spells them."""

@@ -284,8 +284,13 @@ def t5(hf: Mapping[str, Any]) -> Config:
 
 
 def encoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Config:
-    """A BERT-shaped encoder: post-norm, heads of 32 or less, an MLP of 4 widths."""
+    """A BERT-shaped encoder: post-norm, heads of 32 or less, an MLP of 4 widths.
+
+    Raises: ValueError if the heads do not divide the width.
+    """
     heads = max(width // 32, 2)
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of its {heads} heads")
     return _bert_like(
         vocab_size=vocab_size,
         width=width,

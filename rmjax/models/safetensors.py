@@ -48,23 +48,20 @@ EXPORTED = (
 
 
 class Stored(NamedTuple):
-    """What a model folder holds, float32 by path.
+    """What a model folder holds.
 
-    weights: "transformer/tokens", ... and "unembed" where output embeddings are others than the input ones.
-    head: "head/score/kernel", ... ("head/logits/..." of several classes) of a sequence classifier, else empty.
-    pooling: which token that head reads, "" without one.
-    labels: names of its outputs.
+    weights: float32 by path: "transformer/tokens", ...; "unembed" where output embeddings are others than the input
+      ones; of a sequence classifier "head/score/kernel", ... ("head/logits/..." if it has several outputs).
+    pooling: what that classifier reads; "" without one.
     """
 
     config: Config
     weights: dict[str, np.ndarray]
-    head: dict[str, np.ndarray]
     pooling: str
-    labels: tuple[str, ...]
 
 
 def load(folder: Path) -> Stored:
-    """A model folder's Config and parameters, those of a sequence classifier's head too.
+    """What a model folder holds.
 
     folder: holds `config.json` and `model.safetensors`, or parts with `model.safetensors.index.json`.
     Raises: UserError naming the file and the missing or surplus keys, or the families there are.
@@ -86,7 +83,9 @@ def load(folder: Path) -> Stored:
         raise UserError(
             f"{folder}: {error}; a model folder needs config.json and model.safetensors"
         ) from error
-    except (KeyError, ValueError, TypeError) as error:
+    except KeyError as error:
+        raise UserError(f"{folder}/config.json: has no key {error}; is it whole?") from error
+    except (ValueError, TypeError) as error:
         raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
     stored = {_modern(key.removeprefix(family.prefix)): value for key, value in stored.items()}
     where = f"{folder}/model.safetensors"
@@ -95,12 +94,7 @@ def load(folder: Path) -> Stored:
     if config.kind == "encoder_decoder" and other is not None:  # transformers 5 calls every T5 tied
         config = dataclasses.replace(config, tied=np.array_equal(other, stored["shared.weight"]))
     weights = rename(stored, family, config, where)
-    if not head:
-        return Stored(config, weights, {}, "", ())
-    outputs = len(next(x for k, x in head.items() if k.endswith("/bias") and "dense" not in k))
-    named = hf.get("id2label") or {}
-    labels = tuple(named.get(str(i), f"LABEL_{i}") for i in range(outputs))
-    return Stored(config, weights, head, family.head.pooling, labels)
+    return Stored(config, weights | head, family.head.pooling if head else "")
 
 
 def _modern(key: str) -> str:

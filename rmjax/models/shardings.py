@@ -1,6 +1,7 @@
 """Where each parameter lives on a mesh with the axes data, fsdp and tensor.
 
-Tensor parallelism splits attention heads and MLP units (Shoeybi et al. 2019); fsdp splits the other axis.
+Tensor parallelism splits attention heads and MLP units (Shoeybi et al. 2019); fsdp splits the other axis. Where key
+heads are fewer than the tensor axis, it splits their channels: the numbers are the same, at the price of a gather.
 """
 
 import re
@@ -8,14 +9,14 @@ import re
 from jax.sharding import PartitionSpec
 
 RULES = (  # first match counts; block parameters carry their layer axis first
-    (r"blocks/attention/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
-    (r"blocks/up/kernel$", PartitionSpec(None, "fsdp", "tensor")),
-    (r"blocks/attention/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
-    (r"blocks/up/bias$", PartitionSpec(None, "tensor")),
-    (r"blocks/attention/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
+    (r"blocks/(attention|cross)/(query|key|value)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"blocks/(gate|up)/kernel$", PartitionSpec(None, "fsdp", "tensor")),
+    (r"blocks/(attention|cross)/(query|key|value)/bias$", PartitionSpec(None, "tensor")),
+    (r"blocks/(gate|up)/bias$", PartitionSpec(None, "tensor")),
+    (r"blocks/(attention|cross)/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
     (r"blocks/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
-    (r"transformer/(tokens|positions)$", PartitionSpec("fsdp", "tensor")),
-    (r"", PartitionSpec()),  # norms, other biases and heads are small: everywhere
+    (r"^(transformer/(tokens|positions)|unembed)$", PartitionSpec("fsdp", "tensor")),
+    (r"", PartitionSpec()),  # norms, other biases, adapters and heads are small: everywhere
 )
 
 

@@ -14,11 +14,10 @@ from ml_collections import ConfigDict
 
 from rmjax import lookup
 from rmjax.build import model
-from rmjax.data import chat, pipeline
+from rmjax.data import pipeline
 from rmjax.data.encode import Reader, encode
 from rmjax.data.examples import Examples
 from rmjax.data.records import Pair, RatedText, Record
-from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import shardings
 from rmjax.models.transformer import Config
@@ -101,8 +100,7 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         )
     about = checkpoint.about(best)
     config: Any = ConfigDict(about["config"])
-    tokenizer = Tokenizer.from_json(about["tokenizer"])
-    shape = Config(**about["transformer"])
+    reader = model.reader_of(about)
     layout = parallel.one_device(shardings.spec, config.seeds)
     held = workdir / "checkpoints/frozen"
     frozen = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
@@ -112,18 +110,13 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         layout,
         layout.put(frozen, stacked=False),
         config.seeds,
-        tokenizer.pad_id,
+        reader.tokenizer.pad_id,
     )
     wanted = normalized and config.normalize != "keep()"
     return Scorer(
         lambda examples: score(params, examples),
         normalization.load(workdir) if wanted else None,
-        Reader(
-            tokenizer,
-            None if about["template"] is None else chat.Template(**about["template"]),
-            config.max_length,
-            model.shares(shape, about["pooling"]),
-        ),
+        reader,
         config,
         about["kind"],
     )

@@ -97,7 +97,7 @@ def test_mistakes_in_the_model_line_are_named(tmp_path):
     config = model.tiny_encoder().config
     with pytest.raises(UserError, match="pooling='max' is none of mean, first, last"):
         model.reward_model(config, heads.Scalar(), "max", dtype="float32")
-    with pytest.raises(UserError, match="config key 'model': no folder"):
+    with pytest.raises(UserError, match="config key 'model': there is no"):
         model.pretrained(source=str(tmp_path / "gone"))
     for length in (7, 513):
         with pytest.raises(UserError, match=f"'max_length': {length} is outside 8..512"):

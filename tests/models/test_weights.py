@@ -15,7 +15,7 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, names, presets, shardings
 from rmjax.models.safetensors import load
-from rmjax.models.transformer import Config, Transformer
+from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train.state import flatten
 
 HF = {
@@ -53,7 +53,7 @@ def write(folder, hf=HF, prefix="", **changes):
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_every_stored_array_becomes_its_parameter(tmp_path, prefix):
     stored = write(tmp_path, prefix=prefix)
-    config, params = load(tmp_path)
+    config, params, _ = load(tmp_path)
     assert config == Config(
         kind="encoder", vocab_size=11, width=8, layers=3, heads=2, kv_heads=2, head_width=4, mlp_width=16,
         max_positions=5, token_types=2, positions="learned", first_position=0, norm="layer", norm_at="post",
@@ -105,10 +105,10 @@ def test_missing_and_surplus_arrays_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2', none of bert, llama"),
+        ({"model_type": "xlnet"}, "model_type is 'xlnet', none of bert, roberta, gpt2"),
         ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported"),
-        ({"hidden_act": "swish"}, "hidden_act 'swish' is none of"),
-        ({"vocab_size": None}, "vocab_size"),
+        ({"hidden_act": "swish"}, "activation 'swish' is none of"),
+        ({"vocab_size": None}, "has no key 'vocab_size'"),
     ],
 )
 def test_a_config_that_is_not_this_bert_is_refused(tmp_path, changes, message):
@@ -121,6 +121,44 @@ def test_a_missing_file_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="model.safetensors"):
+        load(tmp_path)
+
+
+def test_first_berts_norms_and_pretraining_heads_are_known(tmp_path):
+    want = write(tmp_path)
+    _, params, pooling = load(tmp_path)
+    modern = [key for key in want if "LayerNorm" in key]
+    first = lambda key: key.replace("m.weight", "m.gamma").replace("m.bias", "m.beta")
+    changes = dict.fromkeys(modern) | {first(key): want[key] for key in modern}
+    write(tmp_path, **changes, **{"cls.predictions.bias": np.zeros(11, np.float32)})
+    _, again, other = load(tmp_path)
+    assert pooling == other == ""
+    for path, array in params.items():
+        np.testing.assert_array_equal(array, again[path])
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16"])
+def test_parts_with_an_index_in_half_precision_are_read(tmp_path, stored):
+    arrays = {k: x.astype(jnp.dtype(stored)) for k, x in write(tmp_path).items()}
+    (tmp_path / "model.safetensors").unlink()
+    first, second = dict(list(arrays.items())[:20]), dict(list(arrays.items())[20:])
+    index = {}
+    for name, part in (("a.safetensors", first), ("b.safetensors", second)):
+        save_file(part, tmp_path / name)
+        index |= dict.fromkeys(part, name)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    _, params, _ = load(tmp_path)
+    found, want = params["transformer/tokens"], arrays["embeddings.word_embeddings.weight"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, want.astype(np.float32))
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(UserError, match="b.safetensors"):
+        load(tmp_path)
+
+
+def test_a_classifier_of_tokens_is_refused(tmp_path):
+    write(tmp_path, **{"classifier.weight": np.zeros((2, 8), np.float32)})
+    with pytest.raises(UserError, match="a classifier of whole texts needs 'pooler.dense.weight'"):
         load(tmp_path)
 
 
@@ -155,6 +193,26 @@ def test_large_parameters_are_split_over_fsdp_and_tensor_and_the_rest_is_everywh
     assert all(len(axes) <= len(shapes[path]) for path, axes in found.items())
     big = {path for path, shape in shapes.items() if np.prod(shape) >= 32 * 32}
     assert big <= want.keys()
+
+
+def test_every_familys_projections_are_split():
+    llama = {
+        "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "intermediate_size": 40, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+    }  # fmt: skip
+    t5 = {
+        "vocab_size": 64, "d_model": 32, "d_ff": 40, "d_kv": 8, "num_layers": 1, "num_heads": 4,
+        "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 8, "feed_forward_proj": "gated-gelu",
+    }  # fmt: skip
+    for config in (presets.llama(llama), presets.t5(t5)):
+        language = LanguageModel(Transformer(dataclasses.replace(config, tied=False)))
+        one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        made = jax.eval_shape(language.init, jax.random.key(0), one, one, one)["params"]
+        for path, x in flatten(made).items():
+            wide = path.endswith("/kernel") or path in ("unembed", "transformer/tokens")
+            assert (shardings.spec(path) != PartitionSpec()) == wide, path
+            assert len(shardings.spec(path)) <= x.ndim
+    assert shardings.spec("lora/transformer/blocks/attention/query/a") == PartitionSpec()
 
 
 def test_a_file_that_is_no_safetensors_is_named(tmp_path):

@@ -1,0 +1,112 @@
+"""The model of a finished run as a Hugging Face folder that transformers loads and scores alike."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from rmjax import lookup
+from rmjax.build import model
+from rmjax.errors import UserError
+from rmjax.models import export, lora
+from rmjax.models.transformer import Config
+from rmjax.runs import folder, normalization, progress
+from rmjax.train import checkpoint
+
+
+def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
+    """Writes config.json, model.safetensors and the tokenizer of a run's best model, adapters merged.
+
+    Args:
+      workdir: folder of a finished run.
+      output: folder to write; must not exist.
+      seed: which of the seeds of a run with several, counted from 0.
+
+    Returns: {"output": the folder, "remote_code": whether transformers needs trust_remote_code for it}.
+    Raises: UserError on what the user can mend.
+    """
+    home, target = Path(workdir), Path(output)
+    if target.exists():
+        raise UserError(f"{target} exists; name a new folder with --output")
+    folder.read_json(home / "results.json")
+    about = checkpoint.about(home / "checkpoints/best")
+    kernel, bias, labels, params = _parameters(home, about, seed)
+    reader = model.reader_of(about)
+    try:
+        made = export.reward_model(
+            Config(**about["transformer"]),
+            params,
+            kernel,
+            bias,
+            pooling=about["pooling"],
+            pad_id=reader.tokenizer.pad_id,
+            labels=labels,
+        )
+    except ValueError as error:
+        raise UserError(f"{home}: cannot be exported: {error}") from error
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(made.arrays, partial / "model.safetensors", metadata={"format": "pt"})
+    folder.write_json(partial / "config.json", made.config)
+    folder.write_text(partial / "tokenizer.json", about["tokenizer"])
+    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader))
+    if made.code:
+        shutil.copy(export.CODE, partial / "modeling_rmjax.py")
+    partial.rename(target)
+    needs = ", trust_remote_code=True" if made.code else ""
+    progress.CONSOLE.print(
+        f"Done: AutoModelForSequenceClassification.from_pretrained({str(target)!r}{needs})"
+    )
+    return {"output": str(target), "remote_code": made.code}
+
+
+def _parameters(
+    home: Path, about: dict[str, Any], seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, Any]]:
+    """The head's kernel and bias, the names of its outputs, and the transformer's parameters."""
+    config = about["config"]
+    if not 0 <= seed < config["seeds"]:
+        raise UserError(f"--seed={seed}: the run has seeds 0 to {config['seeds'] - 1}")
+    params = checkpoint.restore(home / "checkpoints/best")["params"]
+    if config["seeds"] > 1:
+        params = {k: v[seed] for k, v in params.items()}
+    held = home / "checkpoints/frozen"
+    if checkpoint.latest(held) is not None:
+        params |= checkpoint.restore(held)["frozen"]
+    adapter = lookup.bind(config["adapter"], model.ADAPTERS, key="adapter")()
+    if adapter is not None:
+        params = lora.merge(params, adapter)
+    params = {k: np.asarray(v, np.float32) for k, v in params.items()}
+    name = config["head"].partition("(")[0]
+    if name not in ("scalar", "classes"):
+        raise UserError(
+            f"{home}: a head {config['head']} cannot be exported; scalar() and classes() can"
+        )
+    head = "score" if name == "scalar" else "logits"
+    kernel, bias = (params[f"head/{head}/{k}"] for k in ("kernel", "bias"))
+    if config["normalize"] != "keep()":
+        if name != "scalar":
+            raise UserError(
+                f"{home}: normalize={config['normalize']!r} does not fold into the head {name}()"
+            )
+        kept = normalization.load(home)
+        kernel, bias = kernel / kept.scale[seed], (bias - kept.mean[seed]) / kept.scale[seed]
+    low = about["scale"][0] if about["scale"] else 0
+    labels = tuple(str(low + i) for i in range(kernel.shape[1])) if name == "classes" else ()
+    return kernel.astype(np.float32), bias.astype(np.float32), labels, params
+
+
+def _tokenizer_config(reader: Any) -> dict[str, Any]:
+    known = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": reader.max_length,
+        "pad_token": reader.tokenizer.token(reader.tokenizer.pad_id),
+    }
+    if reader.template is None:
+        return known
+    about = reader.template.about()
+    named = {k: about[k] for k in ("bos_token", "eos_token") if about[k]}
+    return known | named | {"chat_template": about["source"]}
