@@ -136,15 +136,19 @@ class Labels(NamedTuple):
     attributes: tuple[str, ...] = ()  # names of the attributes that texts are rated on
 
 
-def scalar(labels: Labels) -> nn.Module:
-    """One score."""
-    return heads.Scalar(ties=labels.ties)
+def scalar(labels: Labels, *, hidden: bool = False) -> nn.Module:
+    """One score.
+
+    hidden: a tanh layer before it, as the classifiers of BERT, RoBERTa and T5 have.
+    """
+    return heads.Scalar(ties=labels.ties, hidden=hidden)
 
 
-def classes(labels: Labels) -> nn.Module:
-    """A distribution over the whole-number ratings; the score is its mean."""
+def classes(labels: Labels, *, hidden: bool = False) -> nn.Module:
+    """A distribution over the whole-number ratings; the score is its mean; `hidden` as of `scalar`."""
     low, high = _known(labels.scale)
-    return heads.Classes(values=tuple(float(v) for v in range(low, high + 1)))
+    values = tuple(float(v) for v in range(low, high + 1))
+    return heads.Classes(values=values, hidden=hidden)
 
 
 def ordinal(labels: Labels) -> nn.Module:

@@ -14,6 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from rmjax.data.chat import PLAIN
 from rmjax.errors import UserError
 
+PADDING = ("[PAD]", "<pad>", "<|pad|>")  # tokens that are for nothing else
 _ESCAPED = re.compile(f"((?:{PLAIN}.)+)", re.DOTALL)
 
 
@@ -33,7 +34,7 @@ class Tokenizer:
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True  # "[CLS]" in a text is text: at most one real one
         self._tokenizer = tokenizer
-        ids = [tokenizer.token_to_id(t) for t in ("[PAD]", "<pad>", "<|pad|>")]
+        ids = [tokenizer.token_to_id(t) for t in PADDING]
         self.pad_id: int = next(
             (i for i in ids if i is not None), 0
         )  # read by nobody: scores come from lengths
@@ -91,10 +92,11 @@ class Tokenizer:
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """The tokens that steer a model, as a chat template spells them."""
-        return tuple(self._special.values())
+        return tuple(self.special.values())
 
     @functools.cached_property
-    def _special(self) -> dict[int, str]:
+    def special(self) -> dict[int, str]:
+        """`special_tokens` by id."""
         added = self._tokenizer.get_added_tokens_decoder().items()
         return {i: token.content for i, token in added if token.special}
 
@@ -191,7 +193,7 @@ class Tokenizer:
 
     def _boundaries(self, text: "_Text") -> np.ndarray:
         """Indices of the tokens that open a line, or that steer after one that does: where a turn begins."""
-        steers = np.isin(text.ids, list(self._special))
+        steers = np.isin(text.ids, list(self.special))
         lines = np.cumsum([0, *(character == "\n" for character in text.text)])
         start, end = text.spans[1:, 0], text.spans[:-1, 1]
         broken = lines[start] > lines[np.maximum(end - 1, 0)]

@@ -1,19 +1,35 @@
-"""A reward model as a Hugging Face folder: in transformers' own architecture where that says it, else with code.
+"""Models as Hugging Face folders: in transformers' own architecture where that says it, else with code.
 
 Legend: D width, C outputs.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmjax.models import names
+from rmjax.models import hugging_face, names
+from rmjax.models.safetensors import EXPORTED, FAMILIES, Family
 from rmjax.models.transformer import Config
 
 CODE = Path(__file__).with_name("modeling_rmjax.py.txt")
-_CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+_CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma3_text": "Gemma3Text",
+}
+_LANGUAGE = {
+    "gpt2": "GPT2LMHeadModel",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "t5": "T5ForConditionalGeneration",
+}
 
 
 class Export(NamedTuple):
@@ -24,44 +40,55 @@ class Export(NamedTuple):
     code: bool
 
 
+class Linear(NamedTuple):
+    """A projection."""
+
+    kernel: np.ndarray  # [D, C]
+    bias: np.ndarray  # [C]
+
+
+class Head(NamedTuple):
+    """A linear head, and the tanh layer before it where it has one."""
+
+    score: Linear
+    dense: Linear | None = None
+
+
 def reward_model(
     config: Config,
     params: Mapping[str, np.ndarray],
-    kernel: np.ndarray,
-    bias: np.ndarray,
+    head: Head,
     *,
     pooling: str,
-    pad_id: int,
+    pad_id: int | None,
     labels: tuple[str, ...] = (),
 ) -> Export:
-    """Sequence classification of the transformer's parameters (by path) and a linear head.
+    """Sequence classification of the transformer's parameters (by path) and a head.
 
-    kernel [D, C], bias [C]: of the head. labels: names of the outputs of a classifier; none of a scalar score.
+    pad_id: a token that no text ends with, which padding is; None: there is none, and scores need the attention mask.
+    labels: names of the outputs of a classifier; none of a scalar score.
     Raises: ValueError where no Hugging Face architecture has this transformer.
     """
-    inner = hugging_face(config)
-    stored = _stored(config, params)
+    config, params = _with_types(config, params)
+    inner = hugging_face.describe(config)
+    family = FAMILIES[inner["model_type"]]
+    stored = names.give(params, family.table(config), config.layers)
+    named = labels or ("score",)
     made: dict[str, Any] = {
-        "num_labels": kernel.shape[1],
-        "pad_token_id": pad_id,
-        "dtype": "float32",
+        "id2label": {str(i): name for i, name in enumerate(named)},
+        "label2id": {name: i for i, name in enumerate(named)},
     }
-    if labels:
-        made["id2label"] = {str(i): name for i, name in enumerate(labels)}
-        made["label2id"] = {name: i for i, name in enumerate(labels)}
-    else:
-        made["id2label"], made["label2id"] = {"0": "score"}, {"score": 0}
-    del made["num_labels"]  # transformers counts the labels
-    score = {"score.weight": np.ascontiguousarray(kernel.T)}
-    family = _CLASSES.get(inner["model_type"])
-    # Pairwise losses leave the bias where it began, but for rounding.
-    if family and pooling == "last" and np.all(np.abs(bias) < 1e-5):
-        native = {"architectures": [f"{family}ForSequenceClassification"]}
+    if "pad_token_id" not in inner:  # RoBERTa's decides its positions
+        made["pad_token_id"] = 0 if pad_id is None else pad_id
+    if _native(inner["model_type"], family, head, pooling, pad_id):
+        made["architectures"] = [f"{_CLASSES[inner['model_type']]}ForSequenceClassification"]
+        arrays = {family.prefix + key: array for key, array in stored.items()}
         return Export(
-            inner | made | native, {f"model.{k}": v for k, v in stored.items()} | score, False
+            inner | made, arrays | _outer(head, family, biased=family.head.dense != ""), False
         )
-    outer = {
-        "model_type": "rmjax_reward",
+    made |= {
+        "model_type": EXPORTED,
+        "dtype": "float32",
         "architectures": ["RewardModel"],
         "auto_map": {
             "AutoConfig": "modeling_rmjax.RewardConfig",
@@ -69,87 +96,63 @@ def reward_model(
         },
         "backbone": inner,
         "pooling": pooling,
+        "hidden": head.dense is not None,
+        "pad_token_id": inner.get("pad_token_id", made.get("pad_token_id")),
     }
-    arrays = {f"backbone.{k}": v for k, v in stored.items()} | score | {"score.bias": bias}
-    return Export(outer | made, arrays, True)
+    own = family._replace(head=names.EXPORTED_HEAD, prefix="backbone.")
+    arrays = {own.prefix + key: array for key, array in stored.items()}
+    return Export(made, arrays | _outer(head, own, biased=True), True)
 
 
-def _stored(config: Config, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The transformer's parameters under their stored names."""
-    table = names.BERT if config.kind == "encoder" else names.llama(config)
-    found = {}
-    for name in table:
-        value = np.asarray(params[f"transformer/{name.path}"], np.float32)
-        layers = enumerate(value) if "{}" in name.stored else [(0, value)]
-        for i, one in layers:
-            found[name.stored.format(i)] = np.ascontiguousarray(one.T if name.transpose else one)
-    return found
+def language_model(config: Config, params: Mapping[str, np.ndarray]) -> Export:
+    """A causal (or T5's) language model of the parameters of `transformer.LanguageModel` by path.
 
-
-def hugging_face(config: Config) -> dict[str, Any]:
-    """The config.json of a transformer; the inverse of `presets.bert` and `presets.llama`.
-
-    Raises: ValueError where neither has it.
+    Raises: ValueError where no Hugging Face architecture has this transformer.
     """
-    c = config
-    sizes = {
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.mlp_width,
-        "max_position_embeddings": c.max_positions,
-    }
-    if (c.kind, c.positions, c.norm_at) == ("encoder", "learned", "post") and c.token_types:
-        acts = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}
-        return sizes | {
-            "model_type": "bert",
-            "type_vocab_size": c.token_types,
-            "hidden_act": acts[c.activation],
-            "layer_norm_eps": c.norm_eps,
-        }
-    if (c.kind, c.positions, c.norm, c.norm_at) != ("decoder", "rotary", "rms", "pre"):
-        raise ValueError(
-            "no Hugging Face architecture has this transformer; only those of pretrained models"
-        )
-    kind = (
-        "qwen3"
-        if c.qk_norm
-        else "qwen2"
-        if c.biases == "qkv"
-        else "mistral"
-        if any(c.windows)
-        else "llama"
-    )
-    windows = {w for w in c.windows if w}
-    return sizes | {
-        "model_type": kind,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_width,
-        "hidden_act": "silu",
-        "rms_norm_eps": c.norm_eps,
-        "tie_word_embeddings": c.tied,
-        "rope_parameters": _rope(c),
-        "sliding_window": max(windows, default=None),
-        "layer_types": ["sliding_attention" if w else "full_attention" for w in c.windows],
-        "use_sliding_window": bool(windows),
-    }
+    hf = hugging_face.describe(config)
+    kind = hf["model_type"]
+    family = FAMILIES[kind]
+    if config.kind == "encoder":
+        raise ValueError("an encoder is no language model")
+    prefix = "" if kind == "t5" else family.prefix
+    stored = names.give(params, family.table(config), config.layers)
+    arrays = {prefix + key: array for key, array in stored.items()}
+    if not config.tied:
+        arrays["lm_head.weight"] = np.asarray(params["unembed"], np.float32)
+    hf["architectures"] = [_LANGUAGE.get(kind) or f"{_CLASSES[kind]}ForCausalLM"]
+    return Export(hf, arrays, False)
 
 
-def _rope(config: Config) -> dict[str, Any]:
-    base = {"rope_theta": config.rope_base}
-    match tuple(config.rope_scaling):
-        case ():
-            return base | {"rope_type": "default"}
-        case (factor,):
-            return base | {"rope_type": "linear", "factor": factor}
-        case (factor, low, high, original):
-            more = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
-            return (
-                base
-                | more
-                | {"rope_type": "llama3", "original_max_position_embeddings": int(original)}
-            )
-    raise ValueError(
-        f"rope scaling {config.rope_scaling} is none that `positions.frequencies` reads"
+def _native(kind: str, family: Family, head: Head, pooling: str, pad_id: int | None) -> bool:
+    """Whether transformers' own classifier of this family computes the same."""
+    if kind not in _CLASSES or pooling != family.head.pooling:
+        return False
+    if family.head.dense:
+        return head.dense is not None
+    # Pairwise losses leave the bias where it began, but for rounding.
+    return (
+        head.dense is None and pad_id is not None and bool(np.all(np.abs(head.score.bias) < 1e-5))
     )
+
+
+def _outer(head: Head, family: Family, *, biased: bool) -> dict[str, np.ndarray]:
+    """The head's arrays under the family's names."""
+    layers = {family.head.output: head.score}
+    if head.dense is not None:
+        layers[family.head.dense] = head.dense
+    arrays = {
+        f"{name}.weight": np.ascontiguousarray(kernel.T) for name, (kernel, _) in layers.items()
+    }
+    if biased:
+        arrays |= {f"{name}.bias": bias for name, (_, bias) in layers.items()}
+    return {key: np.asarray(array, np.float32) for key, array in arrays.items()}
+
+
+def _with_types(
+    config: Config, params: Mapping[str, np.ndarray]
+) -> tuple[Config, Mapping[str, np.ndarray]]:
+    """An encoder without token types as one with a single type of zeros, which every BERT has."""
+    if config.kind != "encoder" or config.token_types:
+        return config, params
+    zeros = {"transformer/types": np.zeros((1, config.width), np.float32)}
+    return dataclasses.replace(config, token_types=1), {**params, **zeros}

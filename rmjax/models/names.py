@@ -217,6 +217,9 @@ class Head(NamedTuple):
 SCORE = Head("score", "", "last")
 BERT_HEAD = Head("classifier", "pooler.dense", "first")
 ROBERTA_HEAD = Head("classifier.out_proj", "classifier.dense", "first")
+EXPORTED_HEAD = Head(
+    "score", "dense", ""
+)  # of modeling_rmjax.py, whose config.json says the pooling
 T5_HEAD = Head("classification_head.out_proj", "classification_head.dense", "last")
 
 

@@ -166,16 +166,16 @@ def _rope(found: Mapping[str, Any], hf: Mapping[str, Any]) -> tuple[float, tuple
 
 
 def _windows(hf: Mapping[str, Any], layers: int) -> tuple[int, ...]:
-    """Each layer's sliding window, 0 for none: of Mistral's all layers, of Qwen's those from max_window_layers on."""
+    """Each layer's sliding window, 0 for none: of Mistral's all layers, of Qwen's those that are said to have one."""
     window = hf.get("sliding_window") or 0
-    kinds = hf.get("layer_types")
-    if kinds:
-        return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
     if hf["model_type"] == "mistral":
         return (window,) * layers
-    if not hf.get("use_sliding_window"):
+    if hf["model_type"] == "llama" or not hf.get("use_sliding_window"):
         return (0,) * layers
-    return tuple(window if i >= hf["max_window_layers"] else 0 for i in range(layers))
+    kinds = hf.get("layer_types")
+    if kinds is None:
+        return tuple(window if i >= hf["max_window_layers"] else 0 for i in range(layers))
+    return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 
 
 def gemma3(hf: Mapping[str, Any]) -> Config:

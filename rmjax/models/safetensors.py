@@ -76,7 +76,9 @@ def load(folder: Path) -> Stored:
             raise ValueError(f"model_type is {inner['model_type']!r}, none of {known}")
         config = family.config(inner)
         if exported:
-            own = names.SCORE._replace(pooling=hf["pooling"])
+            own = names.EXPORTED_HEAD._replace(
+                pooling=hf["pooling"], dense="dense" if hf.get("hidden") else ""
+            )
             family = family._replace(prefix="backbone.", head=own)
         stored = _read(folder)
     except FileNotFoundError as error:

@@ -9,6 +9,8 @@ from safetensors.numpy import save_file
 
 from rmjax import lookup
 from rmjax.build import model
+from rmjax.data.encode import Reader
+from rmjax.data.tokenizer import PADDING
 from rmjax.errors import UserError
 from rmjax.models import export, lora
 from rmjax.models.transformer import Config
@@ -32,30 +34,20 @@ def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
         raise UserError(f"{target} exists; name a new folder with --output")
     folder.read_json(home / "results.json")
     about = checkpoint.about(home / "checkpoints/best")
-    kernel, bias, labels, params = _parameters(home, about, seed)
+    head, labels, params = _parameters(home, about, seed)
     reader = model.reader_of(about)
     try:
         made = export.reward_model(
             Config(**about["transformer"]),
             params,
-            kernel,
-            bias,
+            head,
             pooling=about["pooling"],
-            pad_id=reader.tokenizer.pad_id,
+            pad_id=pad_id(reader),
             labels=labels,
         )
     except ValueError as error:
         raise UserError(f"{home}: cannot be exported: {error}") from error
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(made.arrays, partial / "model.safetensors", metadata={"format": "pt"})
-    folder.write_json(partial / "config.json", made.config)
-    folder.write_text(partial / "tokenizer.json", about["tokenizer"])
-    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader))
-    if made.code:
-        shutil.copy(export.CODE, partial / "modeling_rmjax.py")
-    partial.rename(target)
+    write(target, made, reader)
     needs = ", trust_remote_code=True" if made.code else ""
     progress.CONSOLE.print(
         f"Done: AutoModelForSequenceClassification.from_pretrained({str(target)!r}{needs})"
@@ -63,10 +55,25 @@ def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
     return {"output": str(target), "remote_code": made.code}
 
 
+def write(target: Path, made: export.Export, reader: Reader) -> None:
+    """The folder, whole or not at all."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(made.arrays, partial / "model.safetensors", metadata={"format": "pt"})
+    folder.write_json(partial / "config.json", made.config)
+    folder.write_text(partial / "tokenizer.json", reader.tokenizer.to_json())
+    pad_id = made.config["pad_token_id"]
+    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id))
+    if made.code:
+        shutil.copy(export.CODE, partial / "modeling_rmjax.py")
+    partial.rename(target)
+
+
 def _parameters(
     home: Path, about: dict[str, Any], seed: int
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, Any]]:
-    """The head's kernel and bias, the names of its outputs, and the transformer's parameters."""
+) -> tuple[export.Head, tuple[str, ...], dict[str, Any]]:
+    """The head, the names of its outputs, and the transformer's parameters."""
     config = about["config"]
     if not 0 <= seed < config["seeds"]:
         raise UserError(f"--seed={seed}: the run has seeds 0 to {config['seeds'] - 1}")
@@ -85,8 +92,9 @@ def _parameters(
         raise UserError(
             f"{home}: a head {config['head']} cannot be exported; scalar() and classes() can"
         )
-    head = "score" if name == "scalar" else "logits"
-    kernel, bias = (params[f"head/{head}/{k}"] for k in ("kernel", "bias"))
+    linear = lambda at: export.Linear(params[f"head/{at}/kernel"], params[f"head/{at}/bias"])
+    kernel, bias = linear("score" if name == "scalar" else "logits")
+    dense = linear("dense") if "head/dense/kernel" in params else None
     if config["normalize"] != "keep()":
         if name != "scalar":
             raise UserError(
@@ -96,14 +104,29 @@ def _parameters(
         kernel, bias = kernel / kept.scale[seed], (bias - kept.mean[seed]) / kept.scale[seed]
     low = about["scale"][0] if about["scale"] else 0
     labels = tuple(str(low + i) for i in range(kernel.shape[1])) if name == "classes" else ()
-    return kernel.astype(np.float32), bias.astype(np.float32), labels, params
+    return export.Head(export.Linear(kernel, bias), dense), labels, params
 
 
-def _tokenizer_config(reader: Any) -> dict[str, Any]:
+def pad_id(reader: Reader) -> int | None:
+    """A token that stands in no text, so that padding can be told from it; None if there is none."""
+    tokenizer, template = reader.tokenizer, reader.template
+    if tokenizer.token(tokenizer.pad_id) in PADDING:
+        return tokenizer.pad_id
+    framing = tokenizer.encode(["a"], 8)[0].tolist()
+    about = {} if template is None else template.about()
+    spelled = "".join(str(about.get(name, "")) for name in ("source", "bos_token", "eos_token"))
+    free = (
+        i for i, token in tokenizer.special.items() if i not in framing and token not in spelled
+    )
+    return next(free, None)
+
+
+def _tokenizer_config(reader: Reader, pad_id: int) -> dict[str, Any]:
     known = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": reader.max_length,
-        "pad_token": reader.tokenizer.token(reader.tokenizer.pad_id),
+        "padding_side": "right",  # as transformers' learned positions need it
+        "pad_token": reader.tokenizer.token(pad_id),
     }
     if reader.template is None:
         return known
