@@ -12,11 +12,49 @@ from rmjax.models import names, presets
 from rmjax.models.safetensors import FAMILIES, rename
 from rmjax.models.transformer import Config
 
-_DIGITS_ALONE = {
-    "smollm": True,
-    "gpt-2": False,
-}  # by tokenizer.ggml.pre; both split words as GPT-2 does
-_CONTROL = 3  # token type of special tokens
+
+def _splits(digits: str) -> str:
+    """Where words begin and end in Llama 3's and Qwen 2's tokenizers, which part numbers differently."""
+    parts = (
+        r"(?i:'(?:s|t|re|ve|m|ll|d))",  # what an English apostrophe joins
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",  # letters, and one other character before them
+        digits,
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+    return "|".join(parts)
+
+
+def _byte_level(*, words: bool) -> dict[str, Any]:
+    """Bytes as characters; words: split as GPT-2 does first."""
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": words,
+    }
+
+
+def _split_by(pattern: str) -> list[dict[str, Any]]:
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    return [split, _byte_level(words=False)]
+
+
+_DIGITS = {"type": "Digits", "individual_digits": True}
+_BEFORE: dict[str, list[dict[str, Any]]] = {  # steps before the merges, by tokenizer.ggml.pre
+    "gpt-2": [_byte_level(words=True)],
+    "smollm": [_DIGITS, _byte_level(words=True)],
+    "llama-bpe": _split_by(_splits(r"\p{N}{1,3}")),
+    "qwen2": _split_by(_splits(r"\p{N}")),
+}
+_CONTROL, _USER_DEFINED = 3, 4  # types of tokens that are matched whole; the first are special
 
 
 class Stored(NamedTuple):
@@ -113,37 +151,29 @@ def _config(
 def _tokenizer(known: dict[str, Any]) -> dict[str, Any]:
     """A byte-level BPE as a tokenizer.json has it."""
     model, before = known["tokenizer.ggml.model"], known.get("tokenizer.ggml.pre", "gpt-2")
-    if model != "gpt2" or before not in _DIGITS_ALONE:
+    if model != "gpt2" or before not in _BEFORE:
         raise ValueError(
             f"tokenizer {model!r} with the pre-tokenizer {before!r} is not supported (gpt2 with "
-            f"{', '.join(_DIGITS_ALONE)} is); take the model's folder with its tokenizer.json"
+            f"{', '.join(_BEFORE)} is); take the model's folder with its tokenizer.json"
         )
-    digits = _DIGITS_ALONE[before]
     tokens, types = known["tokenizer.ggml.tokens"], known["tokenizer.ggml.token_type"]
-    steps: list[dict[str, Any]] = [{"type": "Digits", "individual_digits": True}] if digits else []
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
     added = [
         {
             "id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": True,
+            "normalized": False, "special": kind == _CONTROL,
         }
         for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind == _CONTROL
+        if kind in (_CONTROL, _USER_DEFINED)
     ]  # fmt: skip
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*steps, byte_level]},
-        "post_processor": None,
-        "decoder": byte_level,
+        "normalizer": {"type": "NFC"} if before == "qwen2" else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _BEFORE[before]},
+        "post_processor": _beginning(known, before),
+        "decoder": _byte_level(words=True),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -152,7 +182,24 @@ def _tokenizer(known: dict[str, Any]) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
+            "ignore_merges": before == "llama-bpe",  # words that are tokens stay whole
             "vocab": {token: i for i, token in enumerate(tokens)},
             "merges": [merge.split(" ") for merge in known["tokenizer.ggml.merges"]],
         },
+    }
+
+
+def _beginning(known: dict[str, Any], before: str) -> dict[str, Any] | None:
+    """What puts the token of beginning before a text, where the model has that; Llama 3 need not say so."""
+    if not known.get("tokenizer.ggml.add_bos_token", before == "llama-bpe"):
+        return None
+    index = known["tokenizer.ggml.bos_token_id"]
+    token = known["tokenizer.ggml.tokens"][index]
+    bos, text = {"SpecialToken": {"id": token, "type_id": 0}}, {"id": "A", "type_id": 0}
+    second = [{**bos}, {"Sequence": {"id": "B", "type_id": 0}}]
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, {"Sequence": text}],
+        "pair": [bos, {"Sequence": text}, *second],
+        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]}},
     }

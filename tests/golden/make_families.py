@@ -2,17 +2,20 @@
 
     pip install -r requirements-reference.txt && python tests/golden/make_families.py [SmolLM2 .gguf file]
 
-families/NAME/{config.json, model.safetensors, golden.npz}, classifiers/NAME likewise; with the file also
-smollm2.npz, a greedy continuation.
+families/NAME/{config.json, model.safetensors, golden.npz}, classifiers/NAME likewise, splits.json; with the
+file also smollm2.npz, a greedy continuation.
 """
 
 import copy
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from tokenizers import Regex, pre_tokenizers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 HOME = Path(__file__).parent
 SIZES = {
@@ -130,7 +133,32 @@ def continuation(path: Path) -> None:
     )
 
 
+TEXTS = (
+    "It's 12345 o'clock,\n\n  don't you THINK?! I'LL see",
+    "naïve cafe\u0301 — 東京 2024年\r\n\ttab   \n x²  ",
+)
+
+
+def splits() -> None:
+    """Where words end before the merges, by tokenizer.ggml.pre, each piece as bytes spell it."""
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    known = {
+        "gpt-2": words,
+        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
+    }
+    for name in ("llama-bpe", "qwen2"):
+        split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[name]), behavior="isolated")
+        bare = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        known[name] = pre_tokenizers.Sequence([split, bare])
+    found = {
+        name: {text: [piece for piece, _ in step.pre_tokenize_str(text)] for text in TEXTS}
+        for name, step in known.items()
+    }
+    (HOME / "splits.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 if __name__ == "__main__":
+    splits()
     for name, config in FAMILIES.items():
         write(name, config)
     for name, labels in CLASSIFIERS.items():
