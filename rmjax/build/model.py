@@ -263,7 +263,7 @@ def initialize(
     """Fresh parameters by path, those of `weights` put in place.
 
     Raises: UserError where a weight has no parameter of its name and shape, or where weights are given and do
-      not cover the transformer.
+      not cover the transformer. A stored head must be the config's.
     """
     one = jnp.zeros((1, 1), jnp.int32)
     params = gather(jax.jit(module.init)(rng, one, one, one + 1, one))
@@ -271,6 +271,10 @@ def initialize(
     fresh = (
         [k for k in params if k.startswith("transformer/") and k not in weights] if weights else []
     )
+    if any(k.startswith("head/") for k in surplus):
+        held = {k: w.shape for k, w in sorted(weights.items()) if k.startswith("head/")}
+        raise UserError(f"config key 'head': the weights come with another head, {held}; scalar() has head/score, "
+                        "classes() head/logits, and hidden=True adds head/dense")  # fmt: skip
     if surplus or fresh:
         raise UserError(
             f"these weights do not fit the model: surplus or of another shape {surplus}, missing {fresh}"

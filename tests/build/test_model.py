@@ -69,6 +69,22 @@ def test_weights_that_do_not_fit_are_named(tiny, change, message):
         model.initialize(module, weights, jax.random.key(0))
 
 
+def test_a_stored_head_must_be_the_configs(tiny):
+    backbone, _, params = tiny
+    stored = {p: np.asarray(x) for p, x in params.items()}
+    dense = {"head/dense/kernel": np.full((16, 16), 0.5), "head/dense/bias": np.zeros(16)}
+    plain, hidden = (
+        model.reward_model(
+            backbone.config, model.scalar(model.Labels(None), hidden=h), "mean", dtype="float32"
+        )
+        for h in (False, True)
+    )
+    with pytest.raises(UserError, match="config key 'head'.*head/dense/kernel.*hidden=True"):
+        model.initialize(plain, stored | dense, jax.random.key(0))
+    made = model.initialize(hidden, stored | dense, jax.random.key(0))
+    np.testing.assert_array_equal(made["head/dense/kernel"], dense["head/dense/kernel"])
+
+
 def test_heads_follow_the_scale():
     build = lambda name, scale=(-2, 2), ties=False: model.HEADS[name](model.Labels(scale, ties))
     assert build("classes").values == (-2.0, -1.0, 0.0, 1.0, 2.0)

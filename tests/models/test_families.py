@@ -156,6 +156,51 @@ def test_what_a_block_does_not_compute_is_refused():
             presets.llama(hf | changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("bert", "is_decoder", True),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True),
+        ("gpt2", "activation_function", "tanh"),
+        ("gemma3_text", "final_logit_softcapping", 30.0),
+        ("gemma3_text", "use_bidirectional_attention", True),
+        ("t5", "num_decoder_layers", 3),
+        ("t5", "feed_forward_proj", "gated-tanh"),
+    ],
+)
+def test_what_a_family_has_that_a_block_has_not_is_refused(name, key, value):
+    hf = json.loads((GOLDEN / "families" / name / "config.json").read_text())
+    with pytest.raises(ValueError, match=f"{key}|tanh"):
+        safetensors.FAMILIES[name].config(hf | {key: value})
+
+
+def test_the_first_configs_of_gemma_3_and_t5_are_read():
+    hf = json.loads((GOLDEN / "families/gemma3_text/config.json").read_text())
+    want = presets.gemma3(hf)
+    found = hf.pop("rope_parameters")
+    kinds = hf.pop("layer_types")
+    assert kinds == ["sliding_attention", "full_attention"]
+    older = hf | {
+        "sliding_window_pattern": 2,
+        "rope_theta": found["full_attention"]["rope_theta"],
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "rope_local_base_freq": found["sliding_attention"]["rope_theta"],
+    }
+    assert presets.gemma3(older) == want
+    hf = json.loads((GOLDEN / "families/t5/config.json").read_text())
+    want = presets.t5(hf)
+    for key in (
+        "scale_decoder_outputs",
+        "feed_forward_proj",
+        "num_decoder_layers",
+        "tie_word_embeddings",
+    ):
+        hf.pop(key)
+    assert presets.t5(hf) == want
+    apart = presets.t5(hf | {"tie_word_embeddings": False})
+    assert (apart.tied, apart.logit_scale, want.logit_scale) == (False, 1.0, 24**-0.5)
+
+
 def test_older_configs_say_rotation_and_windows_otherwise():
     hf = json.loads((GOLDEN / "families/llama/config.json").read_text())
     base = hf["rope_parameters"].pop("rope_theta")
