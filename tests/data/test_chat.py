@@ -117,13 +117,13 @@ def test_what_a_template_refuses_is_said():
 def test_a_message_cannot_spell_a_control_token_and_keeps_its_text(ask, answer):
     prompt, completion = chat.render((("user", "?" + ask + "?"),), "!" + answer + "!", TEMPLATE)
     ((group,), cut) = PLAIN.encode_groups([prompt], [[completion]], 10**6, rendered=True)
-    start, end = (list(PLAIN._special.values()).index(t) for t in SPECIAL[:2])
-    start, end = (list(PLAIN._special)[i] for i in (start, end))
+    start, end = (list(PLAIN.special.values()).index(t) for t in SPECIAL[:2])
+    start, end = (list(PLAIN.special)[i] for i in (start, end))
     count = lambda ids, token: int(np.sum(ids == token))
     assert (count(group.prompt, start), count(group.prompt, end)) == (3, 2)
     (ids,) = group.completions
     assert cut == 0
-    assert np.isin(ids, list(PLAIN._special)).tolist() == [False] * (len(ids) - 2) + [True, False]
+    assert np.isin(ids, list(PLAIN.special)).tolist() == [False] * (len(ids) - 2) + [True, False]
     assert decoded(PLAIN, ids) == f"!{answer}!<|im_end|>\n"
     assert decoded(PLAIN, group.prompt).endswith(f"?{ask}?<|im_end|>\n<|im_start|>assistant\n")
 
