@@ -129,9 +129,7 @@ MODELS = {f.__name__: f for f in (pretrained, tiny_encoder, tiny_decoder)}
 class Labels(NamedTuple):
     """What a head must know of the data that it is trained on."""
 
-    scale: (
-        tuple[int, int] | None
-    )  # lowest and highest rating where they are whole numbers and known
+    scale: tuple[int, int] | None  # lowest and highest rating, where known whole numbers
     ties: bool = False  # whether a loss reads the tie width
     attributes: tuple[str, ...] = ()  # names of the attributes that texts are rated on
 

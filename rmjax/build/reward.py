@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from rmjax import lookup
 from rmjax.build import data, model, objective
@@ -136,46 +137,18 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     loaded: what chosen.records() gave. dtype: of products.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
-    c, notes = config, list(loaded.notes)
+    c = config
     try:
         backbone = chosen.backbone()
     except ValueError as error:
         raise UserError(f"config key 'model': {error}") from error
-    max_length = model.longest(backbone.config, c.max_length)
-    if loaded.kind == "processes" and backbone.pooling != "last":
-        raise UserError(
-            "config key 'model': steps are scored where they end; set pooling='last' in it"
-        )
-    texts, more = encode(
-        loaded.train,
-        reader(backbone, max_length),
-        Known(loaded.scale, loaded.attributes),
-        train=True,
-    )
-    notes += more
-    examples.check_offer(texts, chosen.pair_arrays)
     layout = chosen.layout(shardings.spec, c.seeds)
-    batches = pipeline.stack(
-        [
-            pipeline.batches(
-                texts,
-                seed=c.seed + i,
-                epochs=c.epochs,
-                batch_size=c.batch_size,
-                group_size=c.group_size,
-                offer=chosen.pair_arrays,
-                lists="group_scores" in objective.needs(chosen.terms),
-                rows_multiple=layout.ways * c.microbatches,
-                pad_id=backbone.tokenizer.pad_id,
-            )
-            for i in range(c.seeds)
-        ]
-    )
-    ties = "tie_width" in objective.needs(chosen.terms)
-    head = chosen.head(model.Labels(loaded.scale, ties, loaded.attributes))
+    batches, notes = _batches(c, chosen, loaded, backbone, layout.ways)
+    needs = objective.needs(chosen.terms)
+    labels = model.Labels(loaded.scale, "tie_width" in needs, loaded.attributes)
     module = model.reward_model(
         backbone.config,
-        head,
+        chosen.head(labels),
         backbone.pooling,
         dtype=dtype,
         dropout=c.dropout,
@@ -184,14 +157,6 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     )
     keys = [jax.random.key(c.seed + i) for i in range(c.seeds)]
     init = [model.initialize(module, backbone.weights, stream(key, "init")) for key in keys]
-    held = c.frozen
-    if chosen.adapter is not None:
-        if not any(path.startswith(lora.ROOT) for path in init[0]):
-            raise UserError(
-                f"config key 'adapter': targets={chosen.adapter.targets!r} finds no projection; there are "
-                f"{sorted(p.removesuffix('/kernel') for p in init[0] if p.endswith('/kernel'))}"
-            )
-        held = f"{lora.BESIDE}|{held}" if held else lora.BESIDE
     goal = objective.create(chosen.terms, module.apply, _offered(module, init[0], batches[0][0]))
     update = optimizer.chain(
         chosen.rule,
@@ -200,17 +165,7 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         weight_decay=c.weight_decay,
         rates=chosen.rates,
     )
-    try:
-        parts = [state.split(params, held) for params in init]
-        states = [
-            state.create(trained, update.init(trained), stream(key, "dropout"))
-            for (trained, _), key in zip(parts, keys, strict=True)
-        ]
-    except ValueError as error:
-        raise UserError(f"config keys 'frozen', 'rates': {error}") from error
-    if any(np.any(parts[0][1][k] != own[k]) for _, own in parts[1:] for k in own):
-        raise UserError("config key 'frozen': these parameters start at random, and all seeds would share the "
-                        "first one's; freeze pretrained ones, or set seeds=1")  # fmt: skip
+    states, frozen = _states(init, _held(c.frozen, chosen.adapter, init[0]), update, keys)
     made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
     first = states[0]
     if c.seeds > 1:
@@ -226,10 +181,68 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
         layout,
         layout.compile_step(made),
         layout.put(first),
-        layout.put(parts[0][1], stacked=False),
+        layout.put(frozen, stacked=False),
         sum(p.size for p in init[0].values()),
-        notes,
+        [*loaded.notes, *notes],
     )
+
+
+def _batches(
+    config: Any, chosen: Plan, loaded: Data, backbone: model.Backbone, ways: int
+) -> tuple[list[pipeline.Batches], list[str]]:
+    """The training batches of every seed, and notes on what was cut or left out."""
+    c = config
+    if loaded.kind == "processes" and backbone.pooling != "last":
+        raise UserError(
+            "config key 'model': steps are scored where they end; set pooling='last' in it"
+        )
+    reads = reader(backbone, model.longest(backbone.config, c.max_length))
+    known = Known(loaded.scale, loaded.attributes)
+    texts, notes = encode(loaded.train, reads, known, train=True)
+    examples.check_offer(texts, chosen.pair_arrays)
+    draw = lambda seed: pipeline.batches(
+        texts,
+        seed=seed,
+        epochs=c.epochs,
+        batch_size=c.batch_size,
+        group_size=c.group_size,
+        offer=chosen.pair_arrays,
+        lists="group_scores" in objective.needs(chosen.terms),
+        rows_multiple=ways * c.microbatches,
+        pad_id=backbone.tokenizer.pad_id,
+    )
+    return pipeline.stack([draw(c.seed + i) for i in range(c.seeds)]), notes
+
+
+def _held(frozen: str, adapter: Adapter | None, params: Params) -> str:
+    """The regular expression of parameters that stay as they are; with an adapter, of all that it stands beside."""
+    if adapter is None:
+        return frozen
+    if not any(path.startswith(lora.ROOT) for path in params):
+        raise UserError(
+            f"config key 'adapter': targets={adapter.targets!r} finds no projection; there are "
+            f"{sorted(p.removesuffix('/kernel') for p in params if p.endswith('/kernel'))}"
+        )
+    return f"{lora.BESIDE}|{frozen}" if frozen else lora.BESIDE
+
+
+def _states(
+    init: list[Params], held: str, update: optax.GradientTransformation, keys: list[jax.Array]
+) -> tuple[list[State], Params]:
+    """The first state of every seed, and what all of them share and none trains."""
+    try:
+        parts = [state.split(params, held) for params in init]
+        states = [
+            state.create(trained, update.init(trained), stream(key, "dropout"))
+            for (trained, _), key in zip(parts, keys, strict=True)
+        ]
+    except ValueError as error:
+        raise UserError(f"config keys 'frozen', 'rates': {error}") from error
+    shared = parts[0][1]
+    if any(np.any(shared[k] != own[k]) for _, own in parts[1:] for k in own):
+        raise UserError("config key 'frozen': these parameters start at random, and all seeds would share the "
+                        "first one's; freeze pretrained ones, or set seeds=1")  # fmt: skip
+    return states, shared
 
 
 def reader(backbone: model.Backbone, max_length: int) -> Reader:

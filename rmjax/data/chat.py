@@ -18,7 +18,7 @@ PLAIN = "\ue000"
 class Template:
     """A Jinja chat template as model folders hold it, run in a sandbox.
 
-    What it renders usually opens with bos_token: `Tokenizer.encode_rendered` adds no other.
+    What it renders usually opens with bos_token: `Tokenizer.encode_groups` adds no other.
     """
 
     def __init__(

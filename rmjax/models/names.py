@@ -18,10 +18,7 @@ class Name(NamedTuple):
     path: str
     transpose: bool = False  # stored as [out, in]
     offset: float = 0.0  # ours is the stored one plus this
-    part: tuple[int, int] = (
-        0,
-        1,
-    )  # (which, of how many) equal parts of the stored array's last axis
+    part: tuple[int, int] = (0, 1)  # (which, of how many) equal parts of the stored last axis
 
 
 def take(
@@ -217,9 +214,7 @@ class Head(NamedTuple):
 SCORE = Head("score", "", "last")
 BERT_HEAD = Head("classifier", "pooler.dense", "first")
 ROBERTA_HEAD = Head("classifier.out_proj", "classifier.dense", "first")
-EXPORTED_HEAD = Head(
-    "score", "dense", ""
-)  # of modeling_rmjax.py, whose config.json says the pooling
+EXPORTED_HEAD = Head("score", "dense", "")  # of modeling_rmjax.py; its config.json says the pooling
 T5_HEAD = Head("classification_head.out_proj", "classification_head.dense", "last")
 
 

@@ -1,6 +1,5 @@
 """Model sizes: from a Hugging Face config, and small ones that start from nothing."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,14 +39,10 @@ def bert(hf: Mapping[str, Any]) -> Config:
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
-        attention_scale=(width // heads) ** -0.5,
         mlp_width=hf["intermediate_size"],
         max_positions=hf["max_position_embeddings"],
         first_position=hf["pad_token_id"] + 1 if hf["model_type"] == "roberta" else 0,
         token_types=hf["type_vocab_size"],
-        windows=(0,) * layers,
         activation=_activation(hf["hidden_act"]),
         norm_eps=hf["layer_norm_eps"],
     )
@@ -65,45 +60,61 @@ def gpt2(hf: Mapping[str, Any]) -> Config:
         add_cross_attention=False,
     )
     layers, heads, width = hf["n_layer"], hf["n_head"], hf["n_embd"]
-    config = _bert_like(
+    return _bert_like(
+        kind="decoder",
+        norm_at="pre",
+        tied=hf.get("tie_word_embeddings", True),
         vocab_size=hf["vocab_size"],
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
-        attention_scale=(width // heads) ** -0.5,
         mlp_width=hf.get("n_inner") or 4 * width,
         max_positions=hf.get("n_positions") or hf["n_ctx"],
-        first_position=0,
-        token_types=0,
-        windows=(0,) * layers,
         activation=_activation(hf["activation_function"]),
         norm_eps=hf["layer_norm_epsilon"],
     )
-    tied = hf.get("tie_word_embeddings", True)
-    return dataclasses.replace(config, kind="decoder", norm_at="pre", tied=tied)
 
 
-def _bert_like(**sizes: Any) -> Config:
+# What a family has not: the switches that change nothing. A preset names all others.
+_NEUTRAL: Mapping[str, Any] = {
+    "token_types": 0,
+    "first_position": 0,
+    "gated": False,
+    "qk_norm": False,
+    "embedding_scale": 1.0,
+    "logit_scale": 1.0,
+    "rope_base": 0.0,
+    "rope_scaling": (),
+    "local_rope_base": 0.0,
+    "relative_buckets": 0,
+    "relative_distance": 0,
+}
+
+
+def _bert_like(*, width: int, layers: int, heads: int, **sizes: Any) -> Config:
+    """An encoder as BERT: what `sizes` does not say otherwise, and heads that divide the width."""
     fixed: dict[str, Any] = {
         "kind": "encoder",
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_width": width // heads,
+        "attention_scale": (width // heads) ** -0.5,
         "positions": "learned",
         "norm": "layer",
         "norm_at": "post",
-        "gated": False,
         "biases": "all",
-        "qk_norm": False,
-        "embedding_scale": 1.0,
-        "logit_scale": 1.0,
         "tied": True,
-        "rope_base": 0.0,
-        "rope_scaling": (),
-        "local_rope_base": 0.0,
-        "relative_buckets": 0,
-        "relative_distance": 0,
+        "windows": (0,) * layers,
     }
-    return Config(**fixed | sizes)
+    return Config(**{**_NEUTRAL, **fixed, **sizes})
+
+
+def _rms_like(**sizes: Any) -> Config:
+    """RMS norms and no biases, as LLaMA, Gemma and T5 have: what `sizes` does not say otherwise."""
+    fixed = {"norm": "rms", "norm_at": "pre", "biases": "none"}
+    return Config(**{**_NEUTRAL, **fixed, **sizes})
 
 
 def llama(hf: Mapping[str, Any]) -> Config:
@@ -116,7 +127,7 @@ def llama(hf: Mapping[str, Any]) -> Config:
     layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
     head_width = hf.get("head_dim") or hf["hidden_size"] // heads
     base, scaling = _rope(hf.get("rope_parameters") or hf.get("rope_scaling") or {}, hf)
-    return Config(
+    return _rms_like(
         kind="decoder",
         vocab_size=hf["vocab_size"],
         width=hf["hidden_size"],
@@ -126,26 +137,17 @@ def llama(hf: Mapping[str, Any]) -> Config:
         head_width=head_width,
         mlp_width=hf["intermediate_size"],
         max_positions=hf["max_position_embeddings"],
-        token_types=0,
         positions="rotary",
-        first_position=0,
-        norm="rms",
-        norm_at="pre",
         norm_eps=hf["rms_norm_eps"],
         activation="silu",
         gated=True,
         biases="qkv" if kind == "qwen2" else "none",
         qk_norm=kind == "qwen3",
         attention_scale=head_width**-0.5,
-        embedding_scale=1.0,
-        logit_scale=1.0,
         tied=hf.get("tie_word_embeddings", False),
         rope_base=base,
         rope_scaling=scaling,
         windows=_windows(hf, layers),
-        local_rope_base=0.0,
-        relative_buckets=0,
-        relative_distance=0,
     )
 
 
@@ -204,7 +206,7 @@ def gemma3(hf: Mapping[str, Any]) -> Config:
         local, other = _rope(found["sliding_attention"], hf)
         if other:
             raise ValueError("rope scaling of layers with a window is not supported")
-    return Config(
+    return _rms_like(
         kind="decoder",
         vocab_size=hf["vocab_size"],
         width=hf["hidden_size"],
@@ -214,26 +216,19 @@ def gemma3(hf: Mapping[str, Any]) -> Config:
         head_width=hf["head_dim"],
         mlp_width=hf["intermediate_size"],
         max_positions=hf["max_position_embeddings"],
-        token_types=0,
         positions="rotary",
-        first_position=0,
-        norm="rms",
         norm_at="both",
         norm_eps=hf["rms_norm_eps"],
         activation=_activation(hf["hidden_activation"]),
         gated=True,
-        biases="none",
         qk_norm=True,
         attention_scale=hf["query_pre_attn_scalar"] ** -0.5,
         embedding_scale=hf["hidden_size"] ** 0.5,
-        logit_scale=1.0,
         tied=hf.get("tie_word_embeddings", True),
         rope_base=base,
         rope_scaling=scaling,
         windows=tuple(0 if kind == "full_attention" else hf["sliding_window"] for kind in kinds),
         local_rope_base=float(local),
-        relative_buckets=0,
-        relative_distance=0,
     )
 
 
@@ -247,10 +242,9 @@ def t5(hf: Mapping[str, Any]) -> Config:
         raise ValueError("num_decoder_layers other than num_layers is not supported")
     _, gated, name = hf.get("feed_forward_proj", "relu").rpartition("gated-")
     tied = hf.get("tie_word_embeddings", True)
-    scaled = hf.get(
-        "scale_decoder_outputs", tied
-    )  # transformers 5 says so, and of all T5 that they are tied
-    return Config(
+    # transformers 5 says so, and of all T5 that they are tied
+    scaled = hf.get("scale_decoder_outputs", tied)
+    return _rms_like(
         kind="encoder_decoder",
         vocab_size=hf["vocab_size"],
         width=hf["d_model"],
@@ -260,24 +254,14 @@ def t5(hf: Mapping[str, Any]) -> Config:
         head_width=hf["d_kv"],
         mlp_width=hf["d_ff"],
         max_positions=hf.get("n_positions", 512),
-        token_types=0,
         positions="relative",
-        first_position=0,
-        norm="rms",
-        norm_at="pre",
         norm_eps=hf["layer_norm_epsilon"],
         activation="gelu_tanh" if name == "gelu" and gated else _activation(name),
         gated=bool(gated),
-        biases="none",
-        qk_norm=False,
         attention_scale=1.0,
-        embedding_scale=1.0,
         logit_scale=hf["d_model"] ** -0.5 if scaled else 1.0,
         tied=tied,
-        rope_base=0.0,
-        rope_scaling=(),
         windows=(0,) * layers,
-        local_rope_base=0.0,
         relative_buckets=hf["relative_attention_num_buckets"],
         relative_distance=hf.get("relative_attention_max_distance", 128),
     )
@@ -296,14 +280,8 @@ def encoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Con
         width=width,
         layers=layers,
         heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
-        attention_scale=(width // heads) ** -0.5,
         mlp_width=4 * width,
         max_positions=max_positions,
-        first_position=0,
-        token_types=0,
-        windows=(0,) * layers,
         activation="gelu",
         norm_eps=1e-12,
     )

@@ -42,9 +42,8 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": Family(presets.gemma3, names.gemma3, names.LLAMA_UNUSED, "model."),
     "t5": Family(presets.t5, names.t5, names.T5_UNUSED, "transformer.", names.T5_HEAD),
 }
-EXPORTED = (
-    "rmjax_reward"  # model_type of a reward model that no family has; modeling_rmjax.py computes it
-)
+# The model_type of a reward model that no family has; modeling_rmjax.py computes it.
+EXPORTED = "rmjax_reward"
 
 
 class Stored(NamedTuple):

@@ -25,15 +25,15 @@ from rmjax.evaluation.statistics import Resamples
 from rmjax.rewards import rules
 
 PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
+# The figure that validation watches.
 WATCHED = {
     RatedText: "pearson",
     Pair: "pair_accuracy",
     Ranking: "pair_accuracy",
     Process: "step_accuracy",
-}  # by validation
-Link = Callable[
-    [np.ndarray], np.ndarray
-]  # gap of two scores -> probability that the first is better
+}
+# From the gap of two scores to the probability that the first is better.
+Link = Callable[[np.ndarray], np.ndarray]
 
 
 class Judged(NamedTuple):

@@ -86,6 +86,47 @@ def test_every_head_and_kind_of_pair_trains(case, pairs):
     assert np.mean(found[-3:]) < np.mean(found[:3])
 
 
+# Fields of made-up records by kind, lines that train on them, and about the loss before training, where scores are small.
+GOOD, BAD = "good fine great", "bad poor awful"
+KINDS = {
+    "rankings": (
+        {"prompt": "Which?", "completions": [BAD, GOOD, f"{GOOD} {BAD}"], "ranks": [3, 1, 2]},
+        {"loss": "plackett_luce()", "model": "tiny_decoder(width=8, layers=1)"},
+        np.log(3) + np.log(2),
+    ),
+    "processes": (
+        {"prompt": "Well?", "steps": [GOOD, BAD], "labels": [1, 0]},
+        {"loss": "process()", "model": "tiny_decoder(width=8, layers=1)"},
+        np.log(2),
+    ),
+    "attributes": (
+        {"response": GOOD, "clear": 1.0, "long": -1.0},
+        {"loss": "attributes_mse()", "head": "attributes()"},
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rankings_processes_and_attributes_train(kind, tmp_path):
+    fields, lines, begin = KINDS[kind]
+    first = next(iter(fields))
+    rows = [{**fields, first: f"{fields[first]} {i}", "document": f"{i}"} for i in range(60)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = losses(assemble(data=f"file(path={str(path)!r})", max_length=128, **lines))
+    assert found[0] == pytest.approx(begin, abs=0.6)
+    assert np.mean(found[-3:]) < np.mean(found[:3]) - 0.05
+
+
+def test_steps_need_the_last_token_pooled(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{i}", "steps": ["a"], "labels": [1]} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="set pooling='last'"):
+        assemble(data=f"file(path={str(path)!r})", loss="process()")
+
+
 def test_frozen_parameters_get_no_state_and_rates_must_match():
     parts = assemble(frozen="^transformer/")
     assert all(name.startswith("head/") for name in parts.state.params)

@@ -51,6 +51,14 @@ def test_pairs_are_gathered_from_each_rows_scores():
     assert "chosen" not in forward.scores(apply)(PARAMS, {}, texts, None)
 
 
+def test_lists_are_gathered_from_each_rows_scores():
+    items = jnp.array([[[1, 0]], [[1, 1]]])  # two rows of one group of two
+    offered = forward.scores(apply)(PARAMS, {}, {**BATCH, "group_items": items}, None)
+    want = [[[1.6, 2.6]], [[3.1, 3.1]]]
+    np.testing.assert_allclose(offered["group_scores"], want, rtol=1e-6)
+    assert "group_scores" not in forward.scores(apply)(PARAMS, {}, BATCH, None)
+
+
 def test_frozen_parameters_are_part_of_the_model_and_a_key_switches_dropout_on():
     run = forward.scores(apply)
     level = {"head/level": PARAMS["head/level"]}
