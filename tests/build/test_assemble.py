@@ -86,7 +86,7 @@ def test_every_head_and_kind_of_pair_trains(case, pairs):
     assert np.mean(found[-3:]) < np.mean(found[:3])
 
 
-# Fields of made-up records by kind, lines that train on them, and about the loss before training, where scores are small.
+# By kind: fields of a record, lines that train on them, and about the loss before training, where scores are small.
 GOOD, BAD = "good fine great", "bad poor awful"
 KINDS = {
     "rankings": (
