@@ -7,10 +7,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # are read from a cache. By environment, so that commands which tests start have it too.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
-    # 8 devices on 2 busy cores may meet late at a collective: XLA would abort the process after 40 seconds.
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600",
+    "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
 )
+# Threads of XLA's pool, else one a device: where a program has independent collectives (stacked seeds, unrolled), devices
+# that wait in one would leave none to start the other, and all wait for ever.
+os.environ.setdefault("NPROC", "64")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/rmjax/compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

@@ -113,8 +113,7 @@ def train(name, source=SOURCES[0], *, seed=0, **options):
         batch = source[k]
         if stacked:
             batch = {n: np.stack([s[k][n] for s in SOURCES]) for n in batch}
-        # One at a time: steps in flight on more devices than cores can starve each other's collectives.
-        now, means = jax.block_until_ready(run(now, held, layout.put_batch(batch)))
+        now, means = run(now, held, layout.put_batch(batch))
     means = {n: layout.value(m.total) / layout.value(m.weight) for n, m in means.items()}
     return jax.tree.map(np.asarray, layout.get(now).params), means
 
