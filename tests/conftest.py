@@ -9,8 +9,8 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false",
 )
-# Threads of XLA's pool, else one a device: where a program has independent collectives (stacked seeds, unrolled), devices
-# that wait in one would leave none to start the other, and all wait for ever.
+# Threads of XLA's pool, else one a device: where a program has independent collectives (stacked seeds, unrolled),
+# devices that wait in one would leave none to start the other, and all wait for ever.
 os.environ.setdefault("NPROC", "64")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/rmjax/compiled"))
