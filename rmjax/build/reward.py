@@ -18,7 +18,7 @@ from rmjax.data import examples, pipeline
 from rmjax.data.encode import Known, Reader, encode
 from rmjax.data.records import fingerprint
 from rmjax.errors import UserError
-from rmjax.models import lora, shardings
+from rmjax.models import attention, lora, shardings
 from rmjax.models.heads import RewardModel
 from rmjax.models.layers import Adapter
 from rmjax.train import optimizer, parallel, state, step
@@ -210,6 +210,7 @@ def _batches(
         lists="group_scores" in objective.needs(chosen.terms),
         rows_multiple=ways * c.microbatches,
         pad_id=backbone.tokenizer.pad_id,
+        tiling=pipeline.Tiling(attention.TILE, causal=backbone.config.kind == "decoder"),
     )
     return pipeline.stack([draw(c.seed + i) for i in range(c.seeds)]), notes
 

@@ -1,7 +1,7 @@
 """Which texts share a row, and batches of equal length profile.
 
 Only lengths come in, so a plan is cheap to draw for every epoch of a run before it starts.
-Legend: B batches, G items of a batch.
+Legend: B batches, G items of a batch, R rows, T tokens.
 """
 
 import heapq
@@ -70,6 +70,19 @@ def balanced_batches(
             heapq.heappush(open_batches, (tokens + int(lengths[item]), i))
     found = [np.array(batches[i]) for i in rng.permutation(full)]
     return [*found, order[last]] if left else found
+
+
+def visible_tiles(segments: np.ndarray, size: int, *, causal: bool) -> tuple[np.ndarray, ...]:
+    """(row, query tile, key tile) of every pair of tiles that hold tokens of one segment; a tile is `size` tokens.
+
+    segments: [R, T], 1, 2, ... in order and 0 behind them. causal: no key tile lies after its query tile.
+    """
+    rows, length = segments.shape
+    padded = np.pad(segments, ((0, 0), (0, -length % size))).reshape(rows, -1, size)
+    last = padded.max(axis=2)
+    first = np.where(padded > 0, padded, np.iinfo(padded.dtype).max).min(axis=2)
+    seen = (first[:, :, None] <= last[:, None, :]) & (first[:, None, :] <= last[:, :, None])
+    return np.nonzero(np.tril(seen) if causal else seen)
 
 
 def best_row_length(lengths: np.ndarray, padding: float = 0.05) -> int:

@@ -1,19 +1,28 @@
 """Packed batches with static shapes, each a pure function of (seed, k).
 
-Legend: R rows, T tokens, P scored texts in a row, Q pairs in a row.
+Legend: R rows, T tokens, P scored texts in a row, Q pairs in a row, N pairs of tiles in a row.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import grain.python as grain
 import numpy as np
 
 from rmjax.data.examples import Examples
-from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack
+from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack, visible_tiles
 
 Batch = dict[str, np.ndarray]
+TILES_PAY = 0.6  # share of all pairs of tiles above which whole rows are as cheap
+
+
+class Tiling(NamedTuple):
+    """How a model's attention is cut into square tiles."""
+
+    size: int  # tokens
+    causal: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +35,15 @@ class Shape:
     pairs: int  # per row, 0 for single texts
     groups: int  # per row
     group_size: int  # texts of the largest group
+    tiles: int  # pairs of tiles that see each other, per row; 0: whole rows do
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """`batches[k]` for k in range(len(batches)): tokens, segments, positions [R, T], score_at, text_weight and
     the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R]; where prompts are
-    shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G].
+    shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G];
+    where rows are much longer than texts also tiles [R, N, 2], as `models.tiles` reads them.
     """
 
     examples: Examples
@@ -43,6 +54,7 @@ class Batches:
     lists: bool
     rows_multiple: int
     pad_id: int
+    tiling: Tiling | None
 
     def __len__(self) -> int:
         """Steps of the run."""
@@ -53,10 +65,13 @@ class Batches:
         if not 0 <= k < self.steps:
             raise IndexError(f"step {k} of {self.steps}")
         epoch, place = divmod(k, len(self.plans[0]))
-        groups = self.plans[epoch][place]
-        return assemble(
-            self.examples, groups, self.shape, self.offer, lists=self.lists, pad_id=self.pad_id
+        groups, shape = self.plans[epoch][place], self.shape
+        batch = assemble(
+            self.examples, groups, shape, self.offer, lists=self.lists, pad_id=self.pad_id
         )
+        if self.tiling is not None and shape.tiles:
+            batch["tiles"] = _tiles(batch["segments"], self.tiling, shape.tiles)
+        return batch
 
     @property
     def padding(self) -> float:
@@ -77,12 +92,14 @@ def batches(
     lists: bool = False,
     rows_multiple: int = 1,
     pad_id: int = 0,
+    tiling: Tiling | None = None,
 ) -> Batches:
     """Draws groups, then batches of exactly `batch_size` groups (an epoch's last may be smaller), then rows.
 
     offer: the pairs' arrays to lay out. lists: whether to lay out each group as a list.
     rows_multiple: the number of rows is rounded up to a multiple of it (devices, micro-batches); which texts
       meet in which batch and row does not depend on it.
+    tiling: lay out which tiles see each other, where that saves attention; None: never.
     """
 
     def plan_epoch(rng: np.random.Generator) -> list[list[np.ndarray]]:
@@ -92,8 +109,10 @@ def batches(
 
     plans = [plan_epoch(np.random.default_rng([seed, e])) for e in range(math.ceil(epochs))]
     steps = max(round(epochs * len(plans[0])), 1)
-    shape = _bounds(examples, plans, rows_multiple)
-    return Batches(examples, plans, shape, steps, tuple(offer), lists, rows_multiple, pad_id)
+    shape = _bounds(examples, plans, rows_multiple, tiling)
+    return Batches(
+        examples, plans, shape, steps, tuple(offer), lists, rows_multiple, pad_id, tiling
+    )
 
 
 def assemble(
@@ -184,7 +203,7 @@ def score_batches(
         members = np.flatnonzero(bucket == row_length)
         row = first_fit(lengths[members][None], int(row_length))[0]
         count = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
-        shape = Shape(count, int(row_length), int(row_length) // 8, 0, 0, 0)
+        shape = Shape(count, int(row_length), int(row_length) // 8, 0, 0, 0, 0)
         for start in range(0, int(row.max()) + 1, count):
             inside = (row >= start) & (row < start + count)
             rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
@@ -246,12 +265,15 @@ class _Rows:
 def stack(parts: Sequence[Batches]) -> list[Batches]:
     """The batches of several seeds brought to common bounds, so that they stack on a leading axis."""
     first, plans = parts[0], [plan for part in parts for plan in part.plans]
-    shape = _bounds(first.examples, plans, first.rows_multiple)
+    shape = _bounds(first.examples, plans, first.rows_multiple, first.tiling)
     return [dataclasses.replace(part, shape=shape) for part in parts]
 
 
 def _bounds(
-    examples: Examples, plans: Sequence[list[list[np.ndarray]]], rows_multiple: int
+    examples: Examples,
+    plans: Sequence[list[list[np.ndarray]]],
+    rows_multiple: int,
+    tiling: Tiling | None,
 ) -> Shape:
     """The bounds that hold every batch of the plans with least padding."""
     batches = [batch for plan in plans for batch in plan]
@@ -266,7 +288,41 @@ def _bounds(
     most = lambda counts: int(np.bincount(row, counts.ravel()).max())
     count = -(-(int(rows.max()) + 1) // rows_multiple) * rows_multiple
     pairs = most(sizes * (sizes - 1) // 2)
-    return Shape(count, row_length, most(places), pairs, most(sizes > 0), int(sizes.max()))
+    shape = Shape(count, row_length, most(places), pairs, most(sizes > 0), int(sizes.max()), 0)
+    if tiling is None:
+        return shape
+    return dataclasses.replace(shape, tiles=_most_tiles(examples, batches, rows, shape, tiling))
+
+
+def _most_tiles(
+    examples: Examples,
+    batches: Sequence[list[np.ndarray]],
+    rows: np.ndarray,
+    shape: Shape,
+    tiling: Tiling,
+) -> int:
+    """The pairs of tiles that any row needs; 0 where whole rows are about as cheap."""
+    count = -(-shape.row_length // tiling.size)
+    enough, most = int(count**2 * TILES_PAY), 0
+    for batch, where in zip(batches, rows, strict=True):
+        if most > enough or count == 1:
+            return 0
+        laid = _Rows.empty(examples, shape, 0)
+        for row, group in zip(where.tolist(), batch, strict=False):
+            laid.lay(row, group)
+        found = visible_tiles(laid.batch["segments"], tiling.size, causal=tiling.causal)
+        most = max(most, int(np.bincount(found[0]).max()))
+    return most if most <= enough else 0
+
+
+def _tiles(segments: np.ndarray, tiling: Tiling, most: int) -> np.ndarray:
+    """Query and key tile of each pair that sees each other [R, N, 2]; behind them the number of tiles: none."""
+    row, query, key = visible_tiles(segments, tiling.size, causal=tiling.causal)
+    none = -(-segments.shape[1] // tiling.size)
+    tiles = np.full((len(segments), most, 2), none, np.int32)
+    at = np.arange(len(row)) - np.searchsorted(row, row)
+    tiles[row, at] = np.stack([query, key], axis=1)
+    return tiles
 
 
 def _group_lengths(examples: Examples, groups: Sequence[np.ndarray]) -> np.ndarray:

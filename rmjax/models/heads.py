@@ -157,8 +157,9 @@ class RewardModel(nn.Module):
         score_at: Int[Array, "R P"],
         row: Int[Array, " R"] | None = None,
         branches: Int[Array, "R T"] | None = None,
+        tiles: Int[Array, "R N 2"] | None = None,
     ) -> dict[str, Array]:
         """{"score" [R, P], ...} as the head offers; arguments as `Transformer` and `pool` say."""
-        hidden, _ = self.transformer(tokens, positions, segments, row, branches)
+        hidden, _ = self.transformer(tokens, positions, segments, row, branches, tiles=tiles)
         pooled = pool(hidden, positions, segments, score_at, branches, pooling=self.pooling)
         return self.head(pooled)

@@ -1,22 +1,19 @@
 """The parts of a block: projections in the run's number type, normalization, dropout by row.
 
-Legend: R rows, T query tokens, S key tokens, D width, F outputs, H heads, K key heads, E head width.
+Legend: R rows, T tokens, D width, F outputs, N adapter rank.
 """
 
 import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
-from jaxtyping import Array, Bool, Float, Int
-
-from rmjax.models import positions as places
+from jaxtyping import Array, Float, Int
 
 # Accelerators would otherwise multiply float32 in fewer bits.
 PRECISION = {"float32": "highest", "bfloat16": None}
@@ -200,87 +197,3 @@ def drop(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row)
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0.0)
-
-
-def attend(
-    query: Float[Array, "R T H E"],
-    key: Float[Array, "R S K E"],
-    value: Float[Array, "R S K E"],
-    mask: Bool[Array, "R 1 T S"],
-    dtype: str,
-    scale: float,
-    bias: Float[Array, "R H T S"] | None = None,
-) -> Float[Array, "R T H E"]:
-    """Softmax attention: products in `dtype`, softmax and sums in float32.
-
-    Heads share keys in groups of H / K (Ainslie et al. 2023). bias: added to the logits.
-    A query that may look at nothing (padding) gets a mean over keys: finite, and read by nobody.
-    """
-    query, key, value = (x.astype(dtype) for x in (query * scale, key, value))
-    query = rearrange(query, "r t (k g) e -> r t k g e", k=key.shape[2])
-    product = functools.partial(
-        jnp.einsum, precision=PRECISION[dtype], preferred_element_type=jnp.float32
-    )
-    logits = rearrange(product("rtkge,rske->rkgts", query, key), "r k g t s -> r (k g) t s")
-    logits = logits if bias is None else logits + bias
-    weights = jax.nn.softmax(jnp.where(mask, logits, -1e9), axis=-1).astype(dtype)
-    weights = rearrange(weights, "r (k g) t s -> r k g t s", k=key.shape[2])
-    return rearrange(product("rkgts,rske->rtkge", weights, value), "r t k g e -> r t (k g) e")
-
-
-class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017) of x [R, T, D] to itself, to a cache before it, or to `memory`.
-
-    The fields are those of `transformer.Config`.
-    """
-
-    heads: int
-    kv_heads: int
-    head_width: int
-    biases: str
-    qk_norm_eps: float | None  # None: no norm
-    scale: float
-    dtype: str
-    adapter: Adapter | None
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "R T D"],
-        mask: Bool[Array, "R 1 T S"],
-        *,
-        bias: Float[Array, "R H T S"] | None = None,
-        turn: places.Turn | None = None,
-        row: Int[Array, " R"] | None = None,
-        memory: Float[Array, "R S D"] | None = None,
-        cache: dict[str, Any] | None = None,
-    ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
-        """Mixes tokens where the mask allows; the cache comes back with these tokens' keys and values in it.
-
-        turn: rotation of queries and keys. cache: {"key", "value" [R, S, K, E], "length" []}.
-        """
-        width, kv_width = self.heads * self.head_width, self.kv_heads * self.head_width
-        dense = lambda features, name: Dense(
-            features, self.dtype, self.biases in ("all", "qkv"), self.adapter, name=name
-        )
-        parts = [dense(width, "query"), dense(kv_width, "key"), dense(kv_width, "value")]
-        if memory is None:
-            q, k, v = project_jointly(parts, x, row)
-        else:
-            q, (k, v) = parts[0](x, row), project_jointly(parts[1:], memory, row)
-        q, k, v = (rearrange(y, "r t (h e) -> r t h e", e=self.head_width) for y in (q, k, v))
-        if self.qk_norm_eps is not None:
-            q = Norm("rms", self.qk_norm_eps, name="query_norm")(q)
-            k = Norm("rms", self.qk_norm_eps, name="key_norm")(k)
-        if turn is not None:
-            q, k = places.rotate(q, turn), places.rotate(k, turn)
-        if cache is not None:
-            start = (0, cache["length"], 0, 0)
-            put = lambda slots, new: jax.lax.dynamic_update_slice(
-                slots, new.astype(slots.dtype), start
-            )
-            k, v = put(cache["key"], k), put(cache["value"], v)
-            cache = cache | {"key": k, "value": v}
-        mixed = attend(q, k, v, mask, self.dtype, self.scale, bias)
-        output = Dense(x.shape[-1], self.dtype, self.biases == "all", self.adapter, name="output")
-        return output(rearrange(mixed, "r t h e -> r t (h e)"), row), cache

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rmjax.models import positions as places
-from rmjax.models.layers import PRECISION, Adapter, Attention, Dense, Dropout, Norm, gelu
+from rmjax.models.attention import Attention, Tiles, take
+from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu
 
 ACTIVATIONS = {
     "gelu": gelu,
@@ -99,6 +100,7 @@ class Shared(NamedTuple):
     length: Any  # tokens in the cache so far, or None
     memory: Any  # the encoder's hidden states [R, S, D], or None
     memory_seen: Any  # Sight of those, or None
+    tiles: Any  # what `seen` and `memory_seen` are of, or None: of whole rows
 
 
 class Block(nn.Module):
@@ -138,14 +140,16 @@ class Block(nn.Module):
             if shared.length is not None:
                 cache = {"key": own["key"], "value": own["value"], "length": shared.length}
             y, cache = attention("attention")(
-                y, mask, bias=bias, turn=turn, row=shared.row, cache=cache
+                y, mask, bias=bias, tiles=shared.tiles, turn=turn, row=shared.row, cache=cache
             )
             kept.update({} if cache is None else {k: cache[k] for k in ("key", "value")})
             return y
 
         def encoder(y):
             mask = places.within(shared.memory_seen, None)
-            return attention("cross")(y, mask, row=shared.row, memory=shared.memory)[0]
+            return attention("cross")(
+                y, mask, tiles=shared.tiles, row=shared.row, memory=shared.memory
+            )[0]
 
         def mlp(y):
             dense = lambda width, name: Dense(
@@ -185,10 +189,11 @@ class Stack(nn.Module):
         row: Int[Array, " R"] | None,
         memory: tuple[Float[Array, "R S D"], places.Places] | None = None,
         cache: dict[str, Any] | None = None,
+        tiles: Tiles | None = None,
     ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
         """Hidden states of tokens that are `at` these places, and the cache with them in it.
 
-        memory: an encoder's hidden states and their places.
+        memory: an encoder's hidden states and their places. tiles: as `Transformer` says.
         """
         c, own, keys = self.config, {}, at
         if cache is not None:
@@ -196,7 +201,7 @@ class Stack(nn.Module):
             own = {name: cache[name] for name in ("key", "value")}
         if any(c.windows):
             own["window"] = jnp.array(c.windows)
-        seen = places.sight(at, keys, causal=self.causal)
+        seen = _sight(at, keys, tiles, causal=self.causal)
         if c.positions == "relative":
             shape = (c.relative_buckets, c.heads)
             table = self.param("relative", nn.initializers.normal(0.02), shape)
@@ -213,7 +218,8 @@ class Stack(nn.Module):
             row,
             None if cache is None else cache["length"],
             None if memory is None else memory[0],
-            None if memory is None else places.sight(at, memory[1], causal=False),
+            None if memory is None else _sight(at, memory[1], tiles, causal=False),
+            tiles,
         )
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
@@ -231,6 +237,16 @@ class Stack(nn.Module):
         if cache is not None:
             cache = cache | kept | {"places": tuple(keys), "length": cache["length"] + x.shape[1]}
         return x, cache
+
+
+def _sight(
+    query: places.Places, key: places.Places, tiles: Tiles | None, *, causal: bool
+) -> places.Sight:
+    """Of whole rows, or of pairs of their tiles."""
+    if tiles is not None:
+        query = places.Places(*(take(x, tiles.query) for x in query))
+        key = places.Places(*(take(x, tiles.key) for x in key))
+    return places.sight(query, key, causal=causal)
 
 
 class Transformer(nn.Module):
@@ -253,6 +269,7 @@ class Transformer(nn.Module):
         branches: Int[Array, "R T"] | None = None,
         source: Source | None = None,
         cache: dict[str, Any] | None = None,
+        tiles: Int[Array, "R N 2"] | None = None,
     ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
         """Hidden states after the last block, and the grown cache.
 
@@ -260,6 +277,8 @@ class Transformer(nn.Module):
         row: ids of the rows in the global batch, from which dropout draws; None: no dropout.
         source: what an encoder reads; None: the same texts, which the decoder then reads one token late, after a 0.
         cache: what `empty_cache` gave, or the call before; it holds these rows' earlier tokens.
+        tiles: query and key tile (of `attention.TILE` tokens) of every pair in which a token sees another; None: all.
+          Not with a cache or a source.
         """
         c = self.config
         stack = lambda causal, name=None: Stack(
@@ -269,7 +288,9 @@ class Transformer(nn.Module):
         at = places.Places(
             positions, segments, jnp.zeros_like(segments) if branches is None else branches
         )
-        memory = None
+        memory, pairs = None, None
+        if tiles is not None:
+            pairs = Tiles(tiles[..., 0], tiles[..., 1])
         if c.kind == "encoder_decoder":
             if cache is not None and "memory" in cache:
                 memory = cache["memory"]
@@ -281,10 +302,11 @@ class Transformer(nn.Module):
                     source.positions, source.segments, jnp.zeros_like(source.segments)
                 )
                 x = self._embed(table, source.tokens, source.positions, row)
-                memory = stack(False, "encoder")(x, there, row)[0], there
+                memory = stack(False, "encoder")(x, there, row, tiles=pairs)[0], there
         main = stack(c.kind != "encoder", "stack")
         nn.share_scope(self, main)
-        x, grown = main(self._embed(table, tokens, positions, row), at, row, memory, cache)
+        x = self._embed(table, tokens, positions, row)
+        x, grown = main(x, at, row, memory, cache, pairs)
         return x, grown if grown is None or memory is None else grown | {"memory": memory}
 
     def _embed(self, table, tokens, positions, row):

@@ -100,7 +100,7 @@ def _measure(
     if case["layout"] == "padded":
         longest = -(-int(batches.examples.lengths.max()) // 8) * 8
         shape = pipeline.Shape(
-            config.batch_size, longest, places=1, pairs=0, groups=1, group_size=1
+            config.batch_size, longest, places=1, pairs=0, groups=1, group_size=1, tiles=0
         )
         batches = dataclasses.replace(batches, shape=shape)
     progress.CONSOLE.print(f"{backbone.config.width} wide, {dtype}, {case}, {batches.shape}")

@@ -18,19 +18,19 @@ INPUTS = ("tokens", "positions", "segments", "score_at")
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
     """Returns forward(params, frozen, batch, rng) -> the model's arrays, the batch's, and pairs gathered.
 
-    apply: linen's, of a model that maps INPUTS (and `row` for dropout, `branches`) to {"score" [R, P], ...}.
+    apply: linen's, of a model that maps INPUTS (and `row` for dropout, `branches`, `tiles`) to {"score" [R, P], ...}.
     rng: typed key of the dropout stream, or None for no dropout.
     """
 
     def forward(params, frozen, batch, rng):
         variables = collections({**params, **frozen})
         inputs = [batch[name] for name in INPUTS]
-        branches = batch.get("branches")
+        more = {name: batch[name] for name in ("branches", "tiles") if name in batch}
         if rng is None:
-            offered = apply(variables, *inputs, branches=branches)
+            offered = apply(variables, *inputs, **more)
         else:
             row, rngs = batch["row"], {"dropout": rng}
-            offered = apply(variables, *inputs, row=row, branches=branches, rngs=rngs)
+            offered = apply(variables, *inputs, row=row, **more, rngs=rngs)
         offered = {**batch, **offered}
         if "chosen" in batch:  # indices into the row's texts
             for side in ("chosen", "rejected"):

@@ -11,7 +11,7 @@ from rmjax.build import model
 from rmjax.build import reward as build
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
-from rmjax.models import lora
+from rmjax.models import attention, lora
 from rmjax.train import forward
 
 STEPS = 12
@@ -75,6 +75,17 @@ CASES = {
     "ties": ({"group_size": 4, "batch_size": 2, "loss": "rao_kupper()", "pair_arrays": "tie"}, None),
     "pairs": ({"loss": "bradley_terry()", "pair_arrays": "margins"}, np.log1p(np.exp(0.5))),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("parallel", ["one_device()", "pmap()", "mesh(data=4, tensor=2)"])
+def test_training_on_listed_tiles_is_training_on_whole_rows(parallel, monkeypatch):
+    lines = {"loss": "bradley_terry()", "group_size": 4, "batch_size": 6}
+    monkeypatch.setattr(attention, "TILE", 10_000)
+    whole = assemble(**lines)
+    monkeypatch.setattr(attention, "TILE", 32)
+    listed = assemble(**lines, parallel=parallel)
+    assert "tiles" in listed.batches[0][0] and "tiles" not in whole.batches[0][0]
+    np.testing.assert_allclose(losses(listed), losses(whole), rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack
+from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack, visible_tiles
 
 TABLE = st.integers(1, 12).flatmap(
     lambda size: st.lists(st.lists(st.integers(0, 40), min_size=size, max_size=size), min_size=1, max_size=4)
@@ -84,3 +84,19 @@ def test_where_none_will_do_the_row_length_pads_least():
     table = np.array([[40, 40], [41, 1]])
     assert best_row_length(table) == 80
     assert best_row_length(np.array([[3]])) == 8
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=6), min_size=1, max_size=3),
+    st.integers(2, 9), st.booleans(),
+)  # fmt: skip
+def test_visible_tiles_are_those_with_tokens_of_one_text(rows, size, causal):
+    segments = np.zeros((len(rows), max(map(sum, rows)) + 3), np.int32)
+    for row, lengths in zip(segments, rows, strict=True):
+        row[: sum(lengths)] = np.repeat(np.arange(len(lengths)) + 1, lengths)
+    token = np.arange(segments.shape[1])
+    same = (segments[:, :, None] == segments[:, None, :]) & (segments[:, :, None] > 0)
+    row, query, key = np.nonzero(same & (token[:, None] >= token) if causal else same)
+    want = set(zip(row.tolist(), (query // size).tolist(), (key // size).tolist(), strict=True))
+    found = [x.tolist() for x in visible_tiles(segments, size, causal=causal)]
+    assert sorted(want) == list(zip(*found, strict=True))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples, singles
+from rmjax.data.packing import visible_tiles
 
 PAD = 7
 
@@ -297,3 +298,28 @@ def test_a_process_is_scored_at_the_end_of_every_step():
     [(batch, index, places)] = pipeline.score_batches(examples, pad_id=PAD, budget=64)
     read = batch["tokens"].reshape(-1)[batch["score_at"].reshape(-1)[places]]
     assert dict(zip(index.tolist(), read.tolist(), strict=True)) == {0: 2, 1: 4, 2: 6, 3: 4}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_batches_list_the_tiles_that_see_each_other_where_that_saves_work(causal):
+    examples, tiling = made(60), pipeline.Tiling(4, causal)
+    draw = lambda **more: pipeline.batches(
+        examples, seed=0, epochs=2.0, batch_size=20, group_size=4, pad_id=PAD, **more
+    )
+    found, count = draw(tiling=tiling), -(-draw().shape.row_length // 4)
+    assert 0 < found.shape.tiles <= pipeline.TILES_PAY * count**2
+    most = 0
+    for batch, plain in zip(found, draw(), strict=True):
+        tiles = batch.pop("tiles")
+        assert batch.keys() == plain.keys() and tiles.shape[1] == found.shape.tiles
+        listed = tiles[..., 0] < count
+        assert np.all(tiles[~listed] == count)
+        row, _ = np.nonzero(listed)
+        want = visible_tiles(batch["segments"], 4, causal=causal)
+        np.testing.assert_array_equal([row, *tiles[listed].T], want)
+        most = max(most, int(listed.sum(axis=1).max()))
+    assert most == found.shape.tiles
+    for size in (100, 200):  # all two see each other; there is but one
+        assert draw(tiling=pipeline.Tiling(size, causal=False)).shape.tiles == 0
+    both = pipeline.stack([found, draw(tiling=tiling)])
+    assert both[0].shape.tiles == most

@@ -1,4 +1,4 @@
-"""Projections and their derivative, normalization, attention, dropout by row."""
+"""Projections and their derivative, normalization, dropout by row."""
 
 import jax
 import jax.numpy as jnp
@@ -54,25 +54,6 @@ def test_norms_are_the_formulas():
     want = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 0.1) * np.arange(8)
     got = layers.Norm("rms", 0.1).apply({"params": {"scale": scale}}, x)
     np.testing.assert_allclose(got, want, rtol=1e-5)
-
-
-def test_attention_is_a_loop_over_heads_and_padding_is_finite():
-    query = RNG.normal(size=(2, 4, 4, 5)).astype(np.float32)  # 4 heads share 2 heads of keys
-    key, value = (RNG.normal(size=(2, 4, 2, 5)).astype(np.float32) for _ in range(2))
-    bias = RNG.normal(size=(2, 4, 4, 4)).astype(np.float32)
-    mask = RNG.uniform(size=(2, 1, 4, 4)) < 0.5
-    mask[0, 0, 1] = False
-    mask[..., 3, 0] = True
-    got = layers.attend(
-        *map(jnp.asarray, (query, key, value, mask)), "float32", 0.3, jnp.asarray(bias)
-    )
-    assert np.all(np.isfinite(got))
-    for r, t, h in np.ndindex(2, 4, 4):
-        seen = mask[r, 0, t]
-        if seen.any():
-            weight = np.exp(0.3 * key[r, seen, h // 2] @ query[r, t, h] + bias[r, h, t, seen])
-            want = weight @ value[r, seen, h // 2] / weight.sum()
-            np.testing.assert_allclose(got[r, t, h], want, rtol=1e-4, atol=1e-5)
 
 
 def drop(x, row, key=0, rate=0.25):
