@@ -32,6 +32,8 @@ class Backbone(NamedTuple):
     tokenizer: Tokenizer
     pooling: str
     template: chat.Template | None = None  # of conversations
+    max_length: int = 0  # tokens that the tokenizer's maker has it cut at; 0: not said
+    labels: tuple[str, ...] = ()  # what a stored classifier calls its outputs
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
@@ -41,27 +43,33 @@ def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
       .gguf file of the LLaMA family.
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     """
+    found = stored(source)
+    found.weights.pop("unembed", None)  # a reward model has no use for it
+    return found._replace(pooling=pooling or found.pooling)
+
+
+def stored(source: str) -> Backbone:
+    """All that a `source` of `pretrained` holds, output embeddings ("unembed") included."""
     path = _path(source)
+    pooling, most, labels = "", 0, ()
     if path.suffix == ".gguf":
-        stored = gguf.load(path)
-        config, weights = stored.config, stored.weights
-        tokenizer = Tokenizer.from_json(stored.tokenizer)
-        template = stored.template
-        tokens = {"bos_token": stored.bos_token, "eos_token": stored.eos_token}
+        read = gguf.load(path)
+        config, weights = read.config, read.weights
+        tokenizer = Tokenizer.from_json(read.tokenizer)
+        template = read.template
+        tokens = {"bos_token": read.bos_token, "eos_token": read.eos_token}
     else:
-        config, weights, stored_pooling = safetensors.load(path)
-        pooling = pooling or stored_pooling
+        config, weights, pooling, labels = safetensors.load(path)
         tokenizer = Tokenizer.from_file(path / "tokenizer.json")
-        template, tokens = _template(path)
+        template, tokens, most = _template(path)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{path}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
                         f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
-    weights.pop("unembed", None)  # a reward model has no use for it
     made = None
     if template:
         made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
     usual = "mean" if config.kind == "encoder" else "last"
-    return Backbone(config, weights, tokenizer, pooling or usual, made)
+    return Backbone(config, weights, tokenizer, pooling or usual, made, most, labels)
 
 
 def _path(source: str) -> Path:
@@ -91,8 +99,8 @@ def _path(source: str) -> Path:
     return path
 
 
-def _template(folder: Path) -> tuple[str, dict[str, str]]:
-    """The chat template beside a tokenizer, "" if there is none, and the tokens it may name."""
+def _template(folder: Path) -> tuple[str, dict[str, str], int]:
+    """The chat template beside a tokenizer, "" if there is none, the tokens it may name, and where texts are cut."""
     file, single = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     try:
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -104,7 +112,9 @@ def _template(folder: Path) -> tuple[str, dict[str, str]]:
     if isinstance(template, list):  # several, by name
         template = {t["name"]: t["template"] for t in template}.get("default", "")
     text = lambda token: token["content"] if isinstance(token, dict) else token or ""
-    return template, {name: text(known.get(name)) for name in ("bos_token", "eos_token")}
+    most = known.get("model_max_length") or 0
+    most = int(most) if most < 1e9 else 0  # transformers writes 1e30 where it is not known
+    return template, {name: text(known.get(name)) for name in ("bos_token", "eos_token")}, most
 
 
 def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> Backbone:

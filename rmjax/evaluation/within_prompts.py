@@ -38,22 +38,6 @@ def pairs(ratings: np.ndarray) -> int:
     return int(len(ratings) ** 2 - np.sum(counts**2)) // 2
 
 
-def implicit_reward(
-    log_probs: np.ndarray, ref_log_probs: np.ndarray, mask: np.ndarray, *, beta: float
-) -> np.ndarray:
-    """beta * (log pi - log pi_ref) summed over a completion's tokens [..., T], in reward units: [...].
-
-    It is defined up to a function of the prompt: compare it within prompts only.
-    beta: the coefficient that the policy was tuned with, > 0.
-    Raises: ValueError if it is not.
-    Source: Rafailov et al. 2023 (arXiv:2305.18290) eq. 5, without its partition function.
-    """
-    if not beta > 0:
-        raise ValueError(f"beta must be positive, got {beta}")
-    gap = np.where(mask, np.asarray(log_probs, np.float64) - ref_log_probs, 0.0)
-    return beta * gap.sum(axis=-1)
-
-
 def _of_prompt(score: np.ndarray, rating: np.ndarray) -> np.ndarray:
     """Concordance, pairs of unequal ratings, those of unequal scores too, tau-b, and top-1."""
     first, second = np.triu_indices(len(score), 1)

@@ -52,11 +52,13 @@ class Stored(NamedTuple):
     weights: float32 by path: "transformer/tokens", ...; "unembed" where output embeddings are others than the input
       ones; of a sequence classifier "head/score/kernel", ... ("head/logits/..." if it has several outputs).
     pooling: what that classifier reads; "" without one.
+    labels: what it calls its outputs.
     """
 
     config: Config
     weights: dict[str, np.ndarray]
     pooling: str
+    labels: tuple[str, ...] = ()
 
 
 def load(folder: Path) -> Stored:
@@ -95,7 +97,9 @@ def load(folder: Path) -> Stored:
     if config.kind == "encoder_decoder" and other is not None:  # transformers 5 calls every T5 tied
         config = dataclasses.replace(config, tied=np.array_equal(other, stored["shared.weight"]))
     weights = rename(stored, family, config, where)
-    return Stored(config, weights | head, family.head.pooling if head else "")
+    names_of = hf.get("id2label") or {}
+    labels = tuple(str(names_of[key]) for key in sorted(names_of, key=int)) if head else ()
+    return Stored(config, weights | head, family.head.pooling if head else "", labels)
 
 
 def _modern(key: str) -> str:

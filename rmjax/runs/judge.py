@@ -103,11 +103,12 @@ def temperatures(records: Sequence[Record], scores: np.ndarray) -> dict[str, lis
 def reliability(
     records: Sequence[Record], scores: np.ndarray, fitted: Temperatures
 ) -> dict[str, dict[str, list[float]]]:
-    """The reliability diagram of each domain, of the first seed's scores."""
+    """The reliability diagram of each domain, of the first seed's scores; as they are where nothing was fitted."""
     found = {}
     for domain, own, at in by_domain(records):
         made = kinds.judged(own, scores[0][at])
-        diagram = calibration.reliability(made.logit / _temperature(fitted, domain)[0], made.target)
+        temperature = (_temperature(fitted, domain) or [1.0])[0]
+        diagram = calibration.reliability(made.logit / temperature, made.target)
         found[domain] = {k: v.tolist() for k, v in diagram._asdict().items()}
     return found
 

@@ -90,7 +90,8 @@ def table(results: Mapping[str, Any]) -> Table:
     for key, figure in metrics.items():
         *who, domain, name = key.split("/")
         rows.setdefault((domain, *who), {})[name] = figure
-    unseen = {row[0] for row in rows} - set(results["trained_domains"])
+    trained = results["trained_domains"]
+    unseen = {row[0] for row in rows} - set(trained) if trained else set()
     domains = list(dict.fromkeys(row[0] for row in rows))
     for row, figures in sorted(rows.items(), key=lambda item: domains.index(item[0][0])):
         domain = f"{row[0]} (not trained on)" if row[0] in unseen else row[0]

@@ -1,4 +1,4 @@
-"""Scores JSON lines as they come, with the model of a run folder and nothing else."""
+"""Scores JSON lines as they come, with the model of a run folder or Hugging Face folder and nothing else."""
 
 import contextlib
 import itertools
@@ -14,18 +14,24 @@ from rmjax.data import sources
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
-from rmjax.runs import progress, scoring
+from rmjax.runs import progress, scoring, stored
 
 CHUNK = 256  # lines scored together
 
 
 def run(
-    *, workdir: str, input: str = "-", output: str = "-", reduce: str = "mean()"
+    *,
+    workdir: str = "",
+    model: str = "",
+    input: str = "-",
+    output: str = "-",
+    reduce: str = "mean()",
 ) -> dict[str, Any]:
     """Adds "score" to every JSON line: {"text": ...}, or {"prompt": ..., "completion": ...} for models of pairs.
 
     Args:
       workdir: folder of a finished run.
+      model: instead of it, a Hugging Face folder or hf://ORG/NAME of sequence classification.
       input: file of JSON lines; - reads them from the standard input.
       output: file to write; - writes lines to the standard output as they are scored.
       reduce: what makes "score" of several seeds' "scores": mean(), worst(), lower_bound(k=1.0).
@@ -34,7 +40,11 @@ def run(
     Raises: UserError naming the file and line that cannot be scored.
     """
     reduced = lookup.bind(reduce, ensembles.REDUCE, key="reduce")
-    scorer = scoring.load(Path(workdir))
+    if bool(workdir) == bool(model):
+        raise UserError(
+            "name either --workdir, of a finished run, or --model, a Hugging Face folder"
+        )
+    scorer = stored.load(model) if model else scoring.load(Path(workdir))
     count = 0
     with _reading(input) as lines, _writing(output) as sink:
         for chunk in _chunks(_rows(lines, input, scorer.kind)):

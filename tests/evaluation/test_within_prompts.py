@@ -73,12 +73,3 @@ def test_pairs_are_counted():
     for rating in RATINGS:
         want = sum(a != b for a, b in itertools.combinations(rating, 2))
         assert within_prompts.pairs(rating) == want
-
-
-def test_the_implicit_reward_is_a_masked_sum_in_reward_units():
-    policy, reference = np.array([[-1.0, -2.0, np.nan], [-0.5, -0.25, -1.0]]), np.full((2, 3), -1.5)
-    mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
-    got = within_prompts.implicit_reward(policy, reference, mask, beta=0.1)
-    np.testing.assert_allclose(got, [0.1 * (0.5 - 0.5), 0.1 * (1.0 + 1.25 + 0.5)])
-    with pytest.raises(ValueError, match="beta must be positive"):
-        within_prompts.implicit_reward(policy, reference, mask, beta=0.0)

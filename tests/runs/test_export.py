@@ -18,7 +18,7 @@ from rmjax.errors import UserError
 from rmjax.models import export, hugging_face, presets, safetensors
 from rmjax.models.heads import Scalar
 from rmjax.runs import export as run_export
-from rmjax.runs import reward, scoring
+from rmjax.runs import reward, scoring, stored
 from rmjax.train import parallel
 from tests.runs.conftest import config
 
@@ -56,17 +56,9 @@ def base(folder, hf):
     return folder
 
 
-def scores_of(folder, max_length=128):
+def scores_of(folder):
     """Scores by what the exported folder alone holds."""
-    backbone = model.pretrained(source=str(folder))
-    head = Scalar(hidden="head/dense/kernel" in backbone.weights)
-    module = model.reward_model(backbone.config, head, backbone.pooling, dtype="float32")
-    params = model.initialize(module, backbone.weights, jax.random.key(5))
-    layout = parallel.one_device(lambda path: None, 1)
-    score = scoring.make_score(module.apply, layout, {}, 1, backbone.tokenizer.pad_id)
-    known = {"tokenizer": backbone.tokenizer.to_json(), "template": None, "config": {"max_length": max_length},
-             "transformer": vars(backbone.config), "pooling": backbone.pooling}  # fmt: skip
-    return score(params, encode(TEXTS, model.reader_of(known)).examples)
+    return stored.load(str(folder)).records(TEXTS)
 
 
 CASES = {
@@ -170,12 +162,12 @@ def exported(name, target):
 def test_every_familys_export_read_again_scores_the_same(name, tmp_path):
     want = exported(name, tmp_path / "out")
     assert np.ptp(want) > 1e-2
-    np.testing.assert_allclose(scores_of(tmp_path / "out", 80), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores_of(tmp_path / "out"), want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FAMILIES.iterdir()))
 def test_the_config_written_is_the_config_read(name):
-    shape, weights, _ = safetensors.load(FAMILIES / name)
+    shape, weights, *_ = safetensors.load(FAMILIES / name)
     hf = hugging_face.describe(shape)
     assert hf["model_type"] == name.removesuffix("_gated")
     assert safetensors.FAMILIES[hf["model_type"]].config(hf) == shape
