@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmjax.models import hugging_face, names
+from rmjax.models import hugging_face, lora, names
+from rmjax.models.layers import Adapter
 from rmjax.models.safetensors import EXPORTED, FAMILIES, Family
 from rmjax.models.transformer import Config
 
@@ -102,6 +103,61 @@ def reward_model(
     own = family._replace(head=names.EXPORTED_HEAD, prefix="backbone.")
     arrays = {own.prefix + key: array for key, array in stored.items()}
     return Export(made, arrays | _outer(head, own, biased=True), True)
+
+
+def peft(
+    config: Config,
+    params: Mapping[str, np.ndarray],
+    head: Head,
+    adapter: Adapter,
+    *,
+    pooling: str,
+    pad_id: int | None,
+    base: str,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """adapter_config.json and the arrays of adapter_model.safetensors: the adapters of `params` and the head.
+
+    base: what PEFT calls the model that they stand beside.
+    Raises: ValueError where PEFT has no such adapters, or transformers' own classifier of the family computes
+      something else.
+    """
+    kind = hugging_face.describe(config)["model_type"]
+    family = FAMILIES[kind]
+    if family.head.dense or not _native(kind, family, head, pooling, pad_id):
+        raise ValueError("a PEFT folder needs a classifier that transformers has without code: a decoder, pooling "
+                         "'last', a head without bias or hidden layer; export it merged")  # fmt: skip
+    table = {f"transformer/{name.path}": name for name in family.table(config)}
+    arrays, targets, flat = _outer(head, family, biased=False), set(), True
+    for path in params:
+        if not (path.startswith(lora.ROOT) and path.endswith("/a")):
+            continue
+        own = path.removesuffix("/a")
+        name = table[f"{own.removeprefix(lora.ROOT)}/kernel"]
+        if name.part != (0, 1):
+            raise ValueError(f"{name.stored} holds several projections; export it merged")
+        stored, flat = name.stored.removesuffix(".weight"), name.transpose
+        targets.add(stored.partition("{}.")[2])
+        for i, (a, b) in enumerate(zip(params[path], params[f"{own}/b"], strict=True)):
+            at = family.prefix + stored.format(i)
+            arrays |= {f"{at}.lora_A.weight": a.T, f"{at}.lora_B.weight": b.T}
+    named = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "r": adapter.rank,
+        "lora_alpha": adapter.scale * adapter.rank,  # PEFT divides it by the rank
+        "lora_dropout": adapter.dropout,
+        "target_modules": sorted(targets),
+        "modules_to_save": [family.head.output],
+        "fan_in_fan_out": not flat,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    prefixed = {
+        f"base_model.model.{key}": np.ascontiguousarray(array, np.float32)
+        for key, array in arrays.items()
+    }
+    return named, prefixed
 
 
 def language_model(config: Config, params: Mapping[str, np.ndarray]) -> Export:

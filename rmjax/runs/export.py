@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -13,18 +14,20 @@ from rmjax.data.encode import Reader
 from rmjax.data.tokenizer import PADDING
 from rmjax.errors import UserError
 from rmjax.models import export, lora
+from rmjax.models.layers import Adapter
 from rmjax.models.transformer import Config
 from rmjax.runs import folder, normalization, progress
 from rmjax.train import checkpoint
 
 
-def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
+def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict[str, Any]:
     """Writes config.json, model.safetensors and the tokenizer of a run's best model, adapters merged.
 
     Args:
       workdir: folder of a finished run.
       output: folder to write; must not exist.
       seed: which of the seeds of a run with several, counted from 0.
+      peft: the adapters and the head alone, unmerged, as a PEFT folder.
 
     Returns: {"output": the folder, "remote_code": whether transformers needs trust_remote_code for it}.
     Raises: UserError on what the user can mend.
@@ -34,9 +37,17 @@ def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
         raise UserError(f"{target} exists; name a new folder with --output")
     folder.read_json(home / "results.json")
     about = checkpoint.about(home / "checkpoints/best")
-    head, labels, params = _parameters(home, about, seed)
+    params = _parameters(home, about, seed)
+    head, labels = _head(home, about, params, seed)
     reader = model.reader_of(about)
+    adapter = lookup.bind(about["config"]["adapter"], model.ADAPTERS, key="adapter")()
+    if peft and adapter is None:
+        raise UserError(f"{home} was trained without an adapter; leave --peft away")
     try:
+        if peft:
+            return _peft(target, about, params, head, adapter, reader)
+        if adapter is not None:
+            params = _arrays(lora.merge({k: jnp.asarray(x) for k, x in params.items()}, adapter))
         made = export.reward_model(
             Config(**about["transformer"]),
             params,
@@ -47,7 +58,8 @@ def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
         )
     except ValueError as error:
         raise UserError(f"{home}: cannot be exported: {error}") from error
-    write(target, made, reader)
+    files = {"model": made.arrays, "config": made.config}
+    write(target, files, reader, made.config["pad_token_id"], code=made.code)
     needs = ", trust_remote_code=True" if made.code else ""
     progress.CONSOLE.print(
         f"Done: AutoModelForSequenceClassification.from_pretrained({str(target)!r}{needs})"
@@ -55,38 +67,75 @@ def run(*, workdir: str, output: str, seed: int = 0) -> dict[str, Any]:
     return {"output": str(target), "remote_code": made.code}
 
 
-def write(target: Path, made: export.Export, reader: Reader) -> None:
-    """The folder, whole or not at all."""
+def write(
+    target: Path, files: dict[str, Any], reader: Reader, pad_id: int, *, code: bool = False
+) -> None:
+    """The folder, whole or not at all.
+
+    files: NAME.safetensors of arrays by name, NAME.json of the others.
+    """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(made.arrays, partial / "model.safetensors", metadata={"format": "pt"})
-    folder.write_json(partial / "config.json", made.config)
+    for name, content in files.items():
+        if all(isinstance(x, np.ndarray) for x in content.values()):
+            save_file(content, partial / f"{name}.safetensors", metadata={"format": "pt"})
+        else:
+            folder.write_json(partial / f"{name}.json", content)
     folder.write_text(partial / "tokenizer.json", reader.tokenizer.to_json())
-    pad_id = made.config["pad_token_id"]
     folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id))
-    if made.code:
+    if code:
         shutil.copy(export.CODE, partial / "modeling_rmjax.py")
     partial.rename(target)
 
 
-def _parameters(
-    home: Path, about: dict[str, Any], seed: int
-) -> tuple[export.Head, tuple[str, ...], dict[str, Any]]:
-    """The head, the names of its outputs, and the transformer's parameters."""
-    config = about["config"]
-    if not 0 <= seed < config["seeds"]:
-        raise UserError(f"--seed={seed}: the run has seeds 0 to {config['seeds'] - 1}")
+def _peft(
+    target: Path,
+    about: dict[str, Any],
+    params: dict[str, np.ndarray],
+    head: export.Head,
+    adapter: Adapter,
+    reader: Reader,
+) -> dict[str, Any]:
+    pad = pad_id(reader)
+    named = lookup.bind(about["config"]["model"], model.MODELS, key="model")
+    base = named.keywords.get("source", "")  # pyright: ignore[reportFunctionMemberAccess] (a partial)
+    shape, pooling = Config(**about["transformer"]), about["pooling"]
+    config, arrays = export.peft(
+        shape, params, head, adapter, pooling=pooling, pad_id=pad, base=base
+    )
+    assert pad is not None  # else `export.peft` refuses
+    write(target, {"adapter_model": arrays, "adapter_config": config}, reader, pad)
+    progress.CONSOLE.print(
+        f"Done: PeftModel.from_pretrained(base, {str(target)!r}), where base is {base!r} as "
+        f"AutoModelForSequenceClassification with num_labels=1 and pad_token_id={pad}"
+    )
+    return {"output": str(target), "remote_code": False}
+
+
+def _arrays(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v, np.float32) for k, v in params.items()}
+
+
+def _parameters(home: Path, about: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """One seed's parameters by path, those held fixed included."""
+    seeds = about["config"]["seeds"]
+    if not 0 <= seed < seeds:
+        raise UserError(f"--seed={seed}: the run has seeds 0 to {seeds - 1}")
     params = checkpoint.restore(home / "checkpoints/best")["params"]
-    if config["seeds"] > 1:
+    if seeds > 1:
         params = {k: v[seed] for k, v in params.items()}
     held = home / "checkpoints/frozen"
     if checkpoint.latest(held) is not None:
         params |= checkpoint.restore(held)["frozen"]
-    adapter = lookup.bind(config["adapter"], model.ADAPTERS, key="adapter")()
-    if adapter is not None:
-        params = lora.merge(params, adapter)
-    params = {k: np.asarray(v, np.float32) for k, v in params.items()}
+    return _arrays(params)
+
+
+def _head(
+    home: Path, about: dict[str, Any], params: dict[str, np.ndarray], seed: int
+) -> tuple[export.Head, tuple[str, ...]]:
+    """The head, normalization folded in, and the names of its outputs."""
+    config = about["config"]
     name = config["head"].partition("(")[0]
     if name not in ("scalar", "classes"):
         raise UserError(
@@ -104,7 +153,7 @@ def _parameters(
         kernel, bias = kernel / kept.scale[seed], (bias - kept.mean[seed]) / kept.scale[seed]
     low = about["scale"][0] if about["scale"] else 0
     labels = tuple(str(low + i) for i in range(kernel.shape[1])) if name == "classes" else ()
-    return export.Head(export.Linear(kernel, bias), dense), labels, params
+    return export.Head(export.Linear(kernel, bias), dense), labels
 
 
 def pad_id(reader: Reader) -> int | None:

@@ -92,6 +92,40 @@ def test_an_exported_model_read_again_scores_the_same(case, tmp_path, capsys):
         run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / "out"))
 
 
+def test_a_peft_folder_holds_what_is_merged_else(tmp_path):
+    source = base(tmp_path / "base", LLAMA)
+    lines = config(
+        data="synthetic_ratings(count=60)", model=f"pretrained(source={str(source)!r})", epochs=1.0,
+        loss="bradley_terry()", group_size=4, batch_size=4, adapter="lora(rank=2, targets='(query|down)$')",
+    )  # fmt: skip
+    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    for name, peft in (("whole", False), ("peft", True)):
+        run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / name), peft=peft)
+    about = json.loads((tmp_path / "peft/adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == str(source) and about["r"] == 2
+    assert about["target_modules"] == ["mlp.down_proj", "self_attn.q_proj"]
+    before = load_file(source / "model.safetensors")
+    merged = load_file(tmp_path / "whole/model.safetensors")
+    found = load_file(tmp_path / "peft/adapter_model.safetensors")
+    np.testing.assert_array_equal(
+        found.pop("base_model.model.score.weight"), merged["score.weight"]
+    )
+    changed = 0
+    for key, array in merged.items():
+        own = f"base_model.model.{key.removesuffix('.weight')}.lora_"
+        if f"{own}A.weight" in found:
+            a, b = found.pop(f"{own}A.weight"), found.pop(f"{own}B.weight")
+            want = before[key.removeprefix("model.")] + about["lora_alpha"] / about["r"] * b @ a
+            np.testing.assert_allclose(array, want, atol=1e-6)
+            changed += np.abs(b @ a).max() > 1e-6
+    assert not found and changed == 2 * LLAMA["num_hidden_layers"]
+
+
+def test_what_peft_has_no_adapters_of_is_refused(rated, tmp_path):
+    with pytest.raises(UserError, match="trained without an adapter; leave --peft away"):
+        run_export.run(workdir=str(rated[0]), output=str(tmp_path / "out"), peft=True)
+
+
 def test_a_seed_that_is_not_there_is_refused(rated, tmp_path):
     with pytest.raises(UserError, match="--seed=3: the run has seeds 0 to 0"):
         run_export.run(workdir=str(rated[0]), output=str(tmp_path / "out"), seed=3)
@@ -152,7 +186,8 @@ def exported(name, target):
     pad = run_export.pad_id(reader)
     made = export.reward_model(shape, params, head, pooling=pooling, pad_id=pad)
     assert made.code == code
-    run_export.write(target, made, reader)
+    files = {"model": made.arrays, "config": made.config}
+    run_export.write(target, files, reader, made.config["pad_token_id"], code=made.code)
     layout = parallel.one_device(lambda path: None, 1)
     score = scoring.make_score(module.apply, layout, {}, 1, 0)
     return score(jax.tree.map(jax.numpy.asarray, params), encode(TEXTS, reader).examples)
