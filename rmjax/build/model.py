@@ -36,15 +36,20 @@ class Backbone(NamedTuple):
     labels: tuple[str, ...] = ()  # what a stored classifier calls its outputs
 
 
-def pretrained(*, source: str = "minilm", pooling: str = "") -> Backbone:
+def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = False) -> Backbone:
     """Pretrained weights of BERT, RoBERTa, GPT-2, LLaMA, Mistral, Qwen2, Qwen3, Gemma 3 (of text) or T5.
 
     source: "minilm" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or hf://ORG/NAME@REVISION, or a
       .gguf file of the LLaMA family.
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
+    new_head: leave a stored classifier's head out, to train one of another kind.
     """
     found = stored(source)
-    found.weights.pop("unembed", None)  # a reward model has no use for it
+    left_out = (
+        ("unembed", "head/") if new_head else ("unembed",)
+    )  # a reward model has no use for it
+    for path in [path for path in found.weights if path.startswith(left_out)]:
+        del found.weights[path]
     return found._replace(pooling=pooling or found.pooling)
 
 
@@ -282,7 +287,8 @@ def initialize(
     if any(k.startswith("head/") for k in surplus):
         held = {k: w.shape for k, w in sorted(weights.items()) if k.startswith("head/")}
         raise UserError(f"config key 'head': the weights come with another head, {held}; scalar() has head/score, "
-                        "classes() head/logits, and hidden=True adds head/dense")  # fmt: skip
+                        "classes() head/logits, and hidden=True adds head/dense; or have "
+                        "model=\"pretrained(..., new_head=True)\"")  # fmt: skip
     if surplus or fresh:
         raise UserError(
             f"these weights do not fit the model: surplus or of another shape {surplus}, missing {fresh}"

@@ -63,6 +63,15 @@ def test_a_classifier_keeps_the_ratings_its_outputs_are_named_by(tmp_path):
         lines = (tmp_path / "scored").read_text().splitlines()
         found.append([json.loads(line)["score"] for line in lines])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
+    # Another head on it is refused, unless asked for.
+    source = f"pretrained(source={str(tmp_path / 'out')!r}, new_head={{}})"
+    again = lambda new, name: reward.run(
+        config=config(data="synthetic_ratings(count=60)", model=source.format(new), epochs=0.2),
+        workdir=str(tmp_path / name),
+    )
+    with pytest.raises(UserError, match="come with another head, .* new_head=True"):
+        again(False, "kept")
+    assert again(True, "new")["finished"]
 
 
 def language(folder, key, tokenizer=None):
