@@ -64,6 +64,47 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     return lines
 
 
+def lengths(
+    *,
+    config: ConfigDict,
+    cut_at: str = "64,128,256,512",
+    dtype: str = "float32",
+    seconds: float = 10.0,
+) -> list:
+    """Measures packed training steps of the config's backbone on its data, cut at several lengths: the cost of a token.
+
+    Args:
+      config: file and name, as of `reward`.
+      cut_at: lengths in tokens, separated by commas.
+      dtype: number type of the products.
+      seconds: least time measured at each, after warm-up.
+
+    Returns: what it prints, one object a length. Where attention is over tiles, a token costs about the same.
+    Raises: UserError on what the user can mend.
+    """
+    try:
+        asked = [int(length) for length in cut_at.split(",")]
+    except ValueError as error:
+        raise UserError(f"--cut_at: {cut_at!r} is not whole numbers with commas between") from error
+    if dtype not in build.DTYPES:
+        raise UserError(f"--dtype: {dtype!r} is none of {', '.join(build.DTYPES)}")
+    chosen = build.plan(config)
+    loaded, backbone, lines = chosen.records(), chosen.backbone(), []
+    case = {"trains_on": "texts" if loaded.kind == "texts" else "pairs", "layout": "packed"}
+    for length in asked:
+        cut: Any = ConfigDict(config.to_dict())
+        cut.max_length = length
+        found = _measure(cut, chosen, loaded, backbone, dtype, case, seconds)
+        line = {
+            "cut_at": length,
+            "milliseconds_per_token": 1e3 / found["tokens_per_second"],
+            **found,
+        }
+        print(json.dumps(line), flush=True)
+        lines.append(line)
+    return lines
+
+
 def _wide(config: Config) -> Config:
     """The same kind of encoder, of the size WIDE."""
     heads, head_width = WIDE["heads"], WIDE["width"] // WIDE["heads"]

@@ -32,6 +32,20 @@ def test_each_case_is_a_line_whose_figures_fit_each_other(capsys, monkeypatch):
     assert padded["padding"] > 2 * packed["padding"]
 
 
+def test_lengths_cut_the_texts(capsys):
+    lines = bench.lengths(config=config(), cut_at="24,64", seconds=0.05)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+    assert [x["cut_at"] for x in lines] == [24, 64]
+    per_text = [x["tokens_per_second"] / x["texts_per_second"] for x in lines]
+    assert per_text[0] <= 24 < per_text[1] <= 64
+    for x in lines:
+        assert x["milliseconds_per_token"] * x["tokens_per_second"] == pytest.approx(1e3)
+    with pytest.raises(UserError, match="--cut_at: 'long' is not whole numbers"):
+        bench.lengths(config=config(), cut_at="long")
+
+
 def test_an_unknown_number_type_is_refused():
+    with pytest.raises(UserError, match="--dtype: 'float16'"):
+        bench.lengths(config=config(), dtype="float16")
     with pytest.raises(UserError, match="--dtypes: 'float16'"):
         bench.reward(config=config(), dtypes="float16")
