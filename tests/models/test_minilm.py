@@ -27,7 +27,7 @@ def minilm():
 @pytest.fixture(scope="module")
 def hidden(minilm):
     """hidden(texts, dtype) -> their hidden states, all packed into one row of 64."""
-    config, weights, _ = minilm
+    config, weights, *_ = minilm
     params = {"params": unflatten(weights)["transformer"]}
     apply = {dtype: jax.jit(Transformer(config, dtype).apply) for dtype in ("float32", "bfloat16")}
 
@@ -69,7 +69,7 @@ def test_missing_and_surplus_keys_fail_with_their_names(tmp_path):
 
 
 def test_embedding_tables_are_where_the_file_has_them(minilm):
-    config, weights, _ = minilm
+    config, weights, *_ = minilm
     assert (config.layers, config.width, config.heads) == (6, 384, 12)
     assert sum(w.size for w in jax.tree.leaves(weights)) == 22_565_376
     stored = load_file(assets.folder("minilm") / "model.safetensors")

@@ -53,7 +53,7 @@ def write(folder, hf=HF, prefix="", **changes):
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_every_stored_array_becomes_its_parameter(tmp_path, prefix):
     stored = write(tmp_path, prefix=prefix)
-    config, params, _ = load(tmp_path)
+    config, params, *_ = load(tmp_path)
     assert config == Config(
         kind="encoder", vocab_size=11, width=8, layers=3, heads=2, kv_heads=2, head_width=4, mlp_width=16,
         max_positions=5, token_types=2, positions="learned", first_position=0, norm="layer", norm_at="post",
@@ -126,12 +126,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_first_berts_norms_and_pretraining_heads_are_known(tmp_path):
     want = write(tmp_path)
-    _, params, pooling = load(tmp_path)
+    _, params, pooling, _ = load(tmp_path)
     modern = [key for key in want if "LayerNorm" in key]
     first = lambda key: key.replace("m.weight", "m.gamma").replace("m.bias", "m.beta")
     changes = dict.fromkeys(modern) | {first(key): want[key] for key in modern}
     write(tmp_path, **changes, **{"cls.predictions.bias": np.zeros(11, np.float32)})
-    _, again, other = load(tmp_path)
+    _, again, other, _ = load(tmp_path)
     assert pooling == other == ""
     for path, array in params.items():
         np.testing.assert_array_equal(array, again[path])
@@ -147,7 +147,7 @@ def test_parts_with_an_index_in_half_precision_are_read(tmp_path, stored):
         save_file(part, tmp_path / name)
         index |= dict.fromkeys(part, name)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    _, params, _ = load(tmp_path)
+    _, params, *_ = load(tmp_path)
     found, want = params["transformer/tokens"], arrays["embeddings.word_embeddings.weight"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, want.astype(np.float32))

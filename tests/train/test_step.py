@@ -45,8 +45,10 @@ def examples(count=180, seed=0):
 
 
 # A row holds one group or two short ones, so that most devices have texts: three batches of 20 groups.
-TIGHT = pipeline.Shape(rows=16, row_length=40, places=6, pairs=6, groups=6, group_size=4)
-LOOSE = pipeline.Shape(rows=16, row_length=96, places=20, pairs=30, groups=20, group_size=4)
+TIGHT = pipeline.Shape(rows=16, row_length=40, places=6, pairs=6, groups=6, group_size=4, tiles=0)
+LOOSE = pipeline.Shape(
+    rows=16, row_length=96, places=20, pairs=30, groups=20, group_size=4, tiles=0
+)
 
 
 def batches(seed, shape=TIGHT):
