@@ -57,7 +57,7 @@ def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: 
 def _keep_freed_memory() -> None:
     """Has glibc keep what a step frees for the next one.
 
-    Else large buffers go back to the system after every step, and page faults take up to half of a step on CPU.
+    Else large buffers go back to the system after every step, and page faults take about a quarter of a step on CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return

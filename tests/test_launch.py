@@ -242,3 +242,33 @@ def test_a_reader_that_has_seen_enough_is_no_fault_of_ours():
     assert talker.stdout.read(5) == b"xxxxx"
     talker.stdout.close()
     assert talker.stderr.read() == b"" and talker.wait() == 0
+
+
+def test_a_command_keeps_the_memory_it_frees():
+    code = """
+import ctypes
+import resource
+from rmjax import launch
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = libc.free.argtypes = [ctypes.c_size_t]
+
+def use():
+    size = 2**27
+    held = libc.malloc(size)
+    ctypes.memset(held, 1, size)
+    libc.free(held)
+
+def run():
+    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    use()
+    before = faults()
+    for _ in range(5):
+        use()
+    print(faults() - before)
+
+launch.main(run)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10_000  # of 5 x 32,768 pages

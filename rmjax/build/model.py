@@ -45,9 +45,8 @@ def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = Fa
     new_head: leave a stored classifier's head out, to train one of another kind.
     """
     found = stored(source)
-    left_out = (
-        ("unembed", "head/") if new_head else ("unembed",)
-    )  # a reward model has no use for it
+    # A reward model has no use for output embeddings.
+    left_out = ("unembed", "head/") if new_head else ("unembed",)
     for path in [path for path in found.weights if path.startswith(left_out)]:
         del found.weights[path]
     return found._replace(pooling=pooling or found.pooling)

@@ -43,7 +43,7 @@ class Batches:
     """`batches[k]` for k in range(len(batches)): tokens, segments, positions [R, T], score_at, text_weight and
     the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R]; where prompts are
     shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G];
-    where rows are much longer than texts also tiles [R, N, 2], as `models.tiles` reads them.
+    where rows are much longer than texts also tiles [R, N, 2], as `models.attention` reads them.
     """
 
     examples: Examples

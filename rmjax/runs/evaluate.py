@@ -40,6 +40,10 @@ def run(
     """
     home, say = Path(workdir), progress.CONSOLE.print
     reduced = lookup.bind(reduce, ensembles.REDUCE, key="reduce")
+    if reference and not model:
+        raise UserError(
+            "--reference says what a policy was tuned from; name the policy with --model"
+        )
     if model:
         scorer, results = stored.load(model, reference=reference, beta=beta), {}
     else:

@@ -103,6 +103,8 @@ def test_a_policy_is_judged_by_its_implicit_reward(tmp_path, pairs_file):
     assert itself["pairs/tie_rate"]["value"] == 1.0
     with pytest.raises(UserError, match="beta must be positive"):
         judge(policy, base, beta=-1.0)
+    with pytest.raises(UserError, match="name the policy with --model"):
+        judge("", base)
     ratings = write_jsonl(tmp_path / "r.jsonl", [{"text": "a", "rating": 1}] * 3)
     with pytest.raises(UserError, match="give pairs or rankings"):
         evaluate.run(workdir=str(tmp_path), model=policy, reference=base, data=str(ratings))
