@@ -36,11 +36,13 @@ class Data(NamedTuple):
         return tuple(sorted({name for r in texts for name, _ in r.attributes}))
 
 
-def human_ratings(*, domains: str = "all") -> Data:
+def human_ratings(*, domains: str = "all", part: str = "") -> Data:
     """Texts with 15 to 20 human ratings each (Hutto & Gilbert 2014).
 
     domains: "movie", "amazon", "nyt", "tweets", several joined by "+", or "all": those to train and choose on.
       The test split always holds all four, so that agreement across domains is seen.
+    part: "0/2" and "1/2" train on halves of the training documents that have none in common, as a proxy and a gold
+      reward should; "": on all.
     """
     chosen = builder.DOMAINS if domains == "all" else tuple(domains.split("+"))
     unknown = sorted(set(chosen) - set(builder.DOMAINS))
@@ -51,8 +53,12 @@ def human_ratings(*, domains: str = "all") -> Data:
     source, prepared = assets.folder("human_ratings"), assets.cache() / "tfds"
     with assets.locked("tfds"):  # TFDS fails where two processes prepare at once
         found = builder.load(source, prepared)
+    train = [r for r in found["train"] if r.domain in chosen]
+    if part:
+        place, count = _part(part, "data", least=2)
+        train = [r for r in train if splits.part_of(r, count) == place]
     return Data(
-        [r for r in found["train"] if r.domain in chosen],
+        train,
         list(found["validation"]),
         list(found["test"]),
         (-4, 4),
@@ -184,12 +190,7 @@ def fold(loaded: Data, line: str) -> Data:
 
     Raises: UserError if `line` says otherwise, or there are fewer documents than parts.
     """
-    matched = re.fullmatch(r"(\d+)/(\d+)", line)
-    place, count = map(int, matched.groups()) if matched else (0, 0)
-    if not place < count or count < 3:
-        raise UserError(
-            f"config key 'fold': write the place and the number of parts, such as '0/5' (3 or more), not {line!r}"
-        )
+    place, count = _part(line, "fold", least=3)
     everything = [*loaded.train, *loaded.validation, *loaded.test]
     try:
         part = splits.folds(everything, count, seed=0)
@@ -200,6 +201,16 @@ def fold(loaded: Data, line: str) -> Data:
     return loaded._replace(
         train=take(~judged & ~validating), validation=take(validating), test=take(judged)
     )
+
+
+def _part(line: str, key: str, *, least: int) -> tuple[int, int]:
+    """The place and the number of parts that "place/number" says."""
+    matched = re.fullmatch(r"(\d+)/(\d+)", line)
+    place, count = map(int, matched.groups()) if matched else (0, 0)
+    if not place < count or count < least:
+        raise UserError(f"config key '{key}': write the place and the number of parts, such as '0/{least + 2}' "
+                        f"({least} or more), not {line!r}")  # fmt: skip
+    return place, count
 
 
 DATA = {f.__name__: f for f in (human_ratings, file, tfds, synthetic_ratings)}

@@ -23,6 +23,12 @@ def split_of(domain: str, document: str) -> str:
     return SPLITS[max(bucket - 7, 0)]
 
 
+def part_of(record: Record, count: int) -> int:
+    """Which of `count` parts a record falls into, by a hash of its document: parts have no document in common."""
+    name = f"part/{record.domain}/{record.document}"
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % count
+
+
 def assign(records: Sequence[Record]) -> list[str]:
     """The split of each record.
 

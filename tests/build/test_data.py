@@ -195,3 +195,16 @@ def test_attributes_are_those_that_training_texts_name():
     )
     assert made(text()).attributes == ()
     assert made(Pair("i", "d", "1", "p", "a", "b")).attributes == ()
+
+
+def test_parts_of_the_training_documents_are_disjoint_and_cover_them():
+    whole, halves = data.human_ratings(domains="nyt"), []
+    for part in ("0/2", "1/2"):
+        found = data.human_ratings(domains="nyt", part=part)
+        assert (found.validation, found.test) == (whole.validation, whole.test)
+        halves.append({r.document for r in found.train})
+    assert not halves[0] & halves[1]
+    assert halves[0] | halves[1] == {r.document for r in whole.train}
+    assert min(map(len, halves)) > 0.3 * len(halves[0] | halves[1])
+    with pytest.raises(UserError, match="config key 'data': write the place"):
+        data.human_ratings(part="2/2")
