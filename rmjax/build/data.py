@@ -8,10 +8,16 @@ from typing import NamedTuple
 from rmjax import assets
 from rmjax.data import formats, prepared, sources, splits, synthetic
 from rmjax.data.builders import human_ratings as builder
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record, Text
 from rmjax.errors import UserError
 
-KINDS = {RatedText: "texts", Pair: "pairs", Ranking: "rankings", Process: "processes"}
+KINDS = {
+    Text: "plain texts",
+    RatedText: "texts",
+    Pair: "pairs",
+    Ranking: "rankings",
+    Process: "processes",
+}
 
 
 class Data(NamedTuple):
@@ -26,7 +32,7 @@ class Data(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What the records are: "texts", "pairs", "rankings" or "processes"."""
+        """What the records are: "plain texts", "texts", "pairs", "rankings" or "processes"."""
         return KINDS[type(self.train[0])]
 
     @property
@@ -53,7 +59,7 @@ def human_ratings(*, domains: str = "all", part: str = "") -> Data:
     source, prepared = assets.folder("human_ratings"), assets.cache() / "tfds"
     with assets.locked("tfds"):  # TFDS fails where two processes prepare at once
         found = builder.load(source, prepared)
-    train = [r for r in found["train"] if r.domain in chosen]
+    train: list[Record] = [r for r in found["train"] if r.domain in chosen]
     if part:
         place, count = _part(part, "data", least=2)
         train = [r for r in train if splits.part_of(r, count) == place]

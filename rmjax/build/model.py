@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import snapshot_download
 
-from rmjax import assets
+from rmjax import assets, lookup
 from rmjax.data import chat
 from rmjax.data.encode import Reader
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
+from rmjax.models.lora import merge
 from rmjax.models.transformer import Config, Transformer
+from rmjax.train import checkpoint
 from rmjax.train.state import gather
 
 
@@ -34,6 +36,7 @@ class Backbone(NamedTuple):
     template: chat.Template | None = None  # of conversations
     max_length: int = 0  # tokens that the tokenizer's maker has it cut at; 0: not said
     labels: tuple[str, ...] = ()  # what a stored classifier calls its outputs
+    stop: str = ""  # the token that ends an answer
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = False) -> Backbone:
@@ -73,7 +76,8 @@ def stored(source: str) -> Backbone:
     if template:
         made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
     usual = "mean" if config.kind == "encoder" else "last"
-    return Backbone(config, weights, tokenizer, pooling or usual, made, most, labels)
+    stop = tokens.get("eos_token", "")
+    return Backbone(config, weights, tokenizer, pooling or usual, made, most, labels, stop)
 
 
 def _path(source: str) -> Path:
@@ -132,12 +136,42 @@ def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> 
 def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> Backbone:
     """A small causal decoder over bytes, from scratch."""
     tokenizer = Tokenizer.bytes()
+    config = presets.decoder(tokenizer.vocab_size, width, layers, 512)
+    return Backbone(config, {}, tokenizer, pooling, stop="</s>")
+
+
+def trained(*, workdir: str, pooling: str = "last") -> Backbone:
+    """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder."""
+    best = Path(workdir) / "checkpoints/best"
+    if checkpoint.latest(best) is None:
+        raise UserError(
+            f"config key 'model': {workdir} holds no checkpoints/best; name the folder of a finished run"
+        )
+    about = checkpoint.about(best)
+    if "stop" not in about:
+        raise UserError(
+            f"config key 'model': {workdir} is a reward model's run, not a language model's"
+        )
+    held = Path(workdir) / "checkpoints/frozen"
+    params = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
+    params = {
+        k: jnp.asarray(x) for k, x in {**params, **checkpoint.restore(best)["params"]}.items()
+    }
+    adapter = lookup.bind(about["config"]["adapter"], ADAPTERS, key="adapter")()
+    if adapter is not None:
+        params = merge(params, adapter)
+    template = about["template"] and chat.Template(**about["template"])
     return Backbone(
-        presets.decoder(tokenizer.vocab_size, width, layers, 512), {}, tokenizer, pooling
+        Config(**about["transformer"]),
+        {k: np.asarray(x) for k, x in params.items() if not k.startswith("value_")},
+        Tokenizer.from_json(about["tokenizer"]),
+        pooling,
+        template or None,
+        stop=about["stop"],
     )
 
 
-MODELS = {f.__name__: f for f in (pretrained, tiny_encoder, tiny_decoder)}
+MODELS = {f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder)}
 
 
 class Labels(NamedTuple):
@@ -270,7 +304,7 @@ def reader_of(about: Mapping[str, Any]) -> Reader:
 
 
 def initialize(
-    module: heads.RewardModel, weights: dict[str, np.ndarray], rng: jax.Array
+    module: nn.Module, weights: dict[str, np.ndarray], rng: jax.Array
 ) -> dict[str, jax.Array]:
     """Fresh parameters by path, those of `weights` put in place.
 
@@ -278,10 +312,12 @@ def initialize(
       not cover the transformer. A stored head must be the config's.
     """
     one = jnp.zeros((1, 1), jnp.int32)
-    params = gather(jax.jit(module.init)(rng, one, one, one + 1, one))
+    params = gather(dict(jax.jit(module.init)(rng, one, one, one + 1, one)))
     surplus = [k for k, w in weights.items() if k not in params or params[k].shape != w.shape]
     fresh = (
-        [k for k in params if k.startswith("transformer/") and k not in weights] if weights else []
+        [k for k in params if k.startswith(("transformer/", "unembed")) and k not in weights]
+        if weights
+        else []
     )
     if any(k.startswith("head/") for k in surplus):
         held = {k: w.shape for k, w in sorted(weights.items()) if k.startswith("head/")}

@@ -9,6 +9,7 @@ from rmjax.errors import UserError
 from rmjax.losses import LOSSES
 from rmjax.train import forward, objective
 
+LANGUAGE_METRICS = {"entropy": forward.entropy, "log_prob": forward.log_prob}
 PAIR_METRICS = {"accuracy": forward.accuracy, "gap": forward.gap}
 
 # Two elements of every array that a loss may name, to call each loss once before anything loads.
@@ -69,6 +70,21 @@ def create(
         raise UserError(f"config key 'loss': needs {', '.join(missing)}, which {_source(missing)}")
     metrics = PAIR_METRICS if "chosen" in offered else {}
     return objective.create(found, forward.scores(apply), metrics)
+
+
+def language(
+    found: Sequence[lookup.Term], run: objective.Forward, offered: Collection[str]
+) -> objective.Objective:
+    """The objective of a policy on what `forward.language` and the batch offer.
+
+    offered: names of the arrays that the batch and the model hold.
+    Raises: UserError where a term needs another.
+    """
+    missing = sorted(needs(found) - set(offered))
+    if missing:
+        raise UserError(f"config key 'loss': needs {', '.join(missing)}, which this config's data and policy do not "
+                        f"offer; they offer {', '.join(sorted(offered))}")  # fmt: skip
+    return objective.create(found, run, LANGUAGE_METRICS)
 
 
 def _source(missing: list[str]) -> str:

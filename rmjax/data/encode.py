@@ -62,10 +62,10 @@ def encode(
     return _groups(cast(Sequence[Pair | Ranking], records), reader, train)
 
 
-def _tokens(
+def groups(
     reader: Reader, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
-) -> tuple[list[list[np.ndarray]], int]:
-    """Token ids of each prompt's completions, every one a whole text, and how many of these were cut."""
+) -> tuple[list[Group], int]:
+    """Token ids of each prompt and its completions, rendered as the reader does, and how many of these were cut."""
     made: dict[int, Group] = {}
     cut = 0
     for rendered in (False, True):  # a text without a prompt is no conversation
@@ -75,8 +75,15 @@ def _tokens(
         found, more = reader.tokenizer.encode_groups(heads, tails, reader.max_length, rendered)
         made |= dict(zip(at, found, strict=True))
         cut += more
-    whole = lambda group: [np.concatenate([group.prompt, c]) for c in group.completions]
-    return [whole(made[i]) for i in range(len(prompts))], cut
+    return [made[i] for i in range(len(prompts))], cut
+
+
+def _tokens(
+    reader: Reader, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]]
+) -> tuple[list[list[np.ndarray]], int]:
+    """Every completion as a whole text, its prompt before it, and how many were cut."""
+    found, cut = groups(reader, prompts, completions)
+    return [[np.concatenate([g.prompt, c]) for c in g.completions] for g in found], cut
 
 
 def _rated(records: Sequence[RatedText], reader: Reader, known: Known) -> Encoded:

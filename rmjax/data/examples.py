@@ -29,6 +29,8 @@ class Examples:
     fixed: groups that the data name (answers to one prompt); None: groups are drawn.
     ends: places in each text where a score is read; None: its last token.
     share: rows keep what the texts of a group begin with alike once; exact in causal models only.
+    starts: the first token of each text that a language model is to predict [N], 1 or later; None: no such texts.
+    per_token: arrays of all tokens to predict, text after text, that losses may name.
     """
 
     tokens: Sequence[np.ndarray]
@@ -41,6 +43,8 @@ class Examples:
     fixed: Sequence[np.ndarray] | None = None
     ends: Sequence[np.ndarray] | None = None
     share: bool = False
+    starts: np.ndarray | None = None
+    per_token: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -53,13 +57,27 @@ class Examples:
         counts = [1] * len(self.tokens) if self.ends is None else [len(e) for e in self.ends]
         return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
+    @functools.cached_property
+    def first_target(self) -> np.ndarray:
+        """Where each text's tokens to predict begin among all [N + 1]."""
+        counts = np.zeros(len(self.tokens)) if self.starts is None else self.lengths - self.starts
+        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def target_count(self, group: np.ndarray) -> int:
+        """How many tokens of a group are to be predicted."""
+        return int(np.sum(self.first_target[group + 1] - self.first_target[group]))
+
     def places(self, group: np.ndarray) -> int:
         """How many scores are read of a group."""
         return int(np.sum(self.first_place[group + 1] - self.first_place[group]))
 
     def prefix(self, group: np.ndarray) -> int:
-        """How many tokens a row keeps once for the whole group; each text keeps one of its own at least."""
-        return shared_prefix([self.tokens[i] for i in group]) if self.share else 0
+        """How many tokens a row keeps once for the whole group; each text keeps one of its own at least, and all that
+        a language model is to predict."""
+        if not self.share:
+            return 0
+        found = shared_prefix([self.tokens[i] for i in group])
+        return found if self.starts is None else min(found, int(self.starts[group].min()))
 
     def length(self, group: np.ndarray) -> int:
         """Tokens of a row that a group takes."""

@@ -8,6 +8,7 @@
 | prompt, steps or completions, labels (true/false, [0, 1], or -1/0/1)   | Process                   |
 | TEXT, rating or ratings; prompt?, attributes?                          | RatedText                 |
 | TEXT, numeric attributes ({"attributes": {...}}, or any other numbers) | RatedText; their mean, or one by name |
+| TEXT alone, or prompt, TEXT; or messages, the last an assistant's        | Text, for language models |
 | TEXT, label (words, whole numbers, true/false: a class; 3.8: a rating) | RatedText; rating: place of the class |
 
 TEXT is text, completion, response or sentence; or sentence1 with sentence2, the first of which is the prompt.
@@ -22,15 +23,15 @@ from typing import Any, NamedTuple
 
 from rmjax.data import conversations, fields
 from rmjax.data.fields import Bad
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record, Text
 from rmjax.data.splits import normalized
 
 FIELDS = (
-    'needs "text" with "rating", "ratings", "label" or numeric attributes; or "chosen" and "rejected"; '
+    'needs "text", which "rating", "ratings", "label" or numeric attributes may rate; or "chosen" and "rejected"; '
     'or "completions" with "ratings", "ranks" or "best"; or "steps" with "labels" (and "prompt")'
 )
 TEXTS = ("text", "completion", "response", "sentence", "sentence2")
-COMMON = ("id", "document", "domain", "weight", "prompt", "sentence1", *TEXTS)
+COMMON = ("id", "document", "domain", "weight", "prompt", "sentence1", "messages", *TEXTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def draft(row: Any, number: int, reading: Reading) -> Draft:
     kinds = {
         "pair": ("chosen", "rejected"),
         "list": ("completions", "steps"),
-        "text": TEXTS,
+        "text": (*TEXTS, "messages"),
     }
     found = [kind for kind, names in kinds.items() if any(name in row for name in names)]
     if len(found) != 1:
@@ -179,6 +180,7 @@ def _process(row: Mapping, shared: dict) -> Draft:
 
 
 def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
+    row = _answered(row)
     names = [name for name in TEXTS if name in row]
     if len(names) > 1:
         raise Bad(f"has {' and '.join(names)}, of which one is the text; leave out the other")
@@ -186,10 +188,13 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
     head = "sentence1" if names == ["sentence2"] else "prompt"
     prompt = conversations.prompt(row.get(head, ""), head)
     ratings = fields.numbers(row, "ratings") if "ratings" in row else ()
-    attributes = _attributes(row, reading)
+    attributes, document = _attributes(row, reading), _document(row, prompt, text)
+    rated = attributes or reading.rating not in ("", "rating")
+    if not rated and not {"rating", "ratings", "label"} & set(row):
+        return Draft(Text(document=document, text=text, prompt=prompt, **shared))
     rating, label = _rating(row, ratings, attributes, reading)
     record = RatedText(
-        document=_document(row, prompt, text),
+        document=document,
         text=text,
         rating=rating,
         ratings=ratings,
@@ -198,6 +203,21 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
         **shared,
     )
     return Draft(record, label)
+
+
+def _answered(row: Mapping) -> Mapping:
+    """A conversation under "messages" as a prompt and its answer, which is the assistant's last message."""
+    if "messages" not in row:
+        return row
+    if any(name in row for name in ("prompt", "sentence1", *TEXTS)):
+        raise Bad('"messages" are prompt and answer in one; leave out the other texts')
+    found = conversations.prompt(row["messages"], "messages")
+    if isinstance(found, str) or len(found) < 2 or found[-1][0] != "assistant":
+        raise Bad(
+            'field "messages": must end with an answer of the "assistant" to messages before it'
+        )
+    before = [{"role": role, "content": content} for role, content in found[:-1]]
+    return {**row, "prompt": before, "completion": found[-1][1]}
 
 
 def _attributes(row: Mapping, reading: Reading) -> dict[str, float]:
@@ -230,7 +250,7 @@ def _rating(
     if "label" in row:
         return _label(row["label"], reading)
     if not attributes:
-        raise Bad('needs "rating", a non-empty "ratings", "label" or numeric attributes')
+        raise Bad('field "ratings": is empty')
     return sum(attributes.values()) / len(attributes), ""
 
 

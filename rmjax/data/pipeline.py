@@ -1,11 +1,12 @@
 """Packed batches with static shapes, each a pure function of (seed, k).
 
-Legend: R rows, T tokens, P scored texts in a row, Q pairs in a row, N pairs of tiles in a row.
+Legend: R rows, T tokens, P scored texts in a row, L tokens to predict in a row, Q pairs in a row, N pairs of tiles in
+a row.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain.python as grain
@@ -36,6 +37,7 @@ class Shape:
     groups: int  # per row
     group_size: int  # texts of the largest group
     tiles: int  # pairs of tiles that see each other, per row; 0: whole rows do
+    targets: int = 0  # tokens to predict, per row, where texts are a language model's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Batches:
     """`batches[k]` for k in range(len(batches)): tokens, segments, positions [R, T], score_at, text_weight and
     the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R]; where prompts are
     shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G];
-    where rows are much longer than texts also tiles [R, N, 2], as `models.attention` reads them.
+    where rows are much longer than texts also tiles [R, N, 2], as `models.attention` reads them; of a language model's
+    texts also target_at (tokens to predict), source_at (the tokens before them), text_of (their text's place; P where
+    there is none) and the targets' arrays, all [R, L].
     """
 
     examples: Examples
@@ -203,7 +207,8 @@ def score_batches(
         members = np.flatnonzero(bucket == row_length)
         row = first_fit(lengths[members][None], int(row_length))[0]
         count = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
-        shape = Shape(count, int(row_length), int(row_length) // 8, 0, 0, 0, 0)
+        length = int(row_length)
+        shape = Shape(count, length, length // 8, 0, 0, 0, 0, length)
         for start in range(0, int(row.max()) + 1, count):
             inside = (row >= start) & (row < start + count)
             rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
@@ -225,6 +230,7 @@ class _Rows:
     used: np.ndarray
     places: np.ndarray
     segments: np.ndarray
+    targets: np.ndarray
 
     @classmethod
     def empty(cls, examples: Examples, shape: Shape, pad_id: int) -> "_Rows":
@@ -234,7 +240,12 @@ class _Rows:
         batch = {name: np.zeros(size, np.int32) for name in names}
         batch["tokens"] = np.full(size, pad_id, np.int32)
         batch["score_at"] = np.zeros((shape.rows, shape.places), np.int32)
-        return cls(examples, batch, *np.zeros((3, shape.rows), np.int64))
+        if examples.starts is not None:
+            size = (shape.rows, shape.targets)
+            batch |= {name: np.zeros(size, np.int32) for name in ("target_at", "source_at")}
+            batch["text_of"] = np.full(size, shape.places, np.int32)
+            batch |= {name: np.zeros(size, x.dtype) for name, x in examples.per_token.items()}
+        return cls(examples, batch, *np.zeros((4, shape.rows), np.int64))
 
     def lay(self, row: int, group: np.ndarray) -> None:
         """Puts a group behind what the row holds: a text each in its own segment, or a prompt with its branches."""
@@ -242,6 +253,7 @@ class _Rows:
         if shared:
             self.segments[row] += 1
             self._write(row, texts[0][:shared], 0, 0)
+        fork = int(self.used[row]) - 1  # the last token that the texts share
         for branch, (index, text) in enumerate(zip(group, texts, strict=True), 1):
             self.segments[row] += not shared
             start = int(self.used[row]) - shared  # where the text would begin
@@ -250,7 +262,25 @@ class _Rows:
             ends = np.array([len(text) - 1]) if ends is None else ends[index]
             at = int(self.places[row])
             self.batch["score_at"][row, at : at + len(ends)] = start + ends
+            if self.examples.starts is not None:
+                self._aim(row, int(index), start, shared, fork)
             self.places[row] += len(ends)
+
+    def _aim(self, row: int, text: int, start: int, shared: int, fork: int) -> None:
+        """Lists a text's tokens to predict.
+
+        start: where the text would begin if it stood alone. fork: where the last of its `shared` tokens is.
+        """
+        assert self.examples.starts is not None
+        own = slice(*self.examples.first_target[[text, text + 1]])
+        there = slice(int(self.targets[row]), int(self.targets[row]) + own.stop - own.start)
+        at = start + int(self.examples.starts[text]) + np.arange(own.stop - own.start)
+        before = np.where(at == start + shared, fork, at - 1) if shared else at - 1
+        self.batch["target_at"][row, there], self.batch["source_at"][row, there] = at, before
+        self.batch["text_of"][row, there] = self.places[row]
+        for name, values in self.examples.per_token.items():
+            self.batch[name][row, there] = values[own]
+        self.targets[row] = there.stop
 
     def _write(self, row: int, tokens: np.ndarray, position: int, branch: int) -> None:
         span = slice(int(self.used[row]), int(self.used[row]) + len(tokens))
@@ -277,18 +307,20 @@ def _bounds(
 ) -> Shape:
     """The bounds that hold every batch of the plans with least padding."""
     batches = [batch for plan in plans for batch in plan]
-    lengths, sizes, places = np.zeros((3, len(batches), max(map(len, batches))), np.int64)
-    for i, batch in enumerate(batches):
-        lengths[i, : len(batch)] = _group_lengths(examples, batch)
-        sizes[i, : len(batch)] = [len(group) for group in batch]
-        places[i, : len(batch)] = [examples.places(group) for group in batch]
+    lengths = _each(batches, examples.length)
+    sizes, places = _each(batches, len), _each(batches, examples.places)
     row_length = best_row_length(lengths)
     rows = pack(lengths, row_length)
     row = (rows + np.arange(len(rows))[:, None] * rows.shape[1]).ravel()
     most = lambda counts: int(np.bincount(row, counts.ravel()).max())
     count = -(-(int(rows.max()) + 1) // rows_multiple) * rows_multiple
     pairs = most(sizes * (sizes - 1) // 2)
-    shape = Shape(count, row_length, most(places), pairs, most(sizes > 0), int(sizes.max()), 0)
+    aims = 0
+    if examples.starts is not None:
+        aims = most(_each(batches, examples.target_count))
+    shape = Shape(
+        count, row_length, most(places), pairs, most(sizes > 0), int(sizes.max()), 0, aims
+    )
     if tiling is None:
         return shape
     return dataclasses.replace(shape, tiles=_most_tiles(examples, batches, rows, shape, tiling))
@@ -323,6 +355,14 @@ def _tiles(segments: np.ndarray, tiling: Tiling, most: int) -> np.ndarray:
     at = np.arange(len(row)) - np.searchsorted(row, row)
     tiles[row, at] = np.stack([query, key], axis=1)
     return tiles
+
+
+def _each(batches: Sequence[Sequence[np.ndarray]], count: Callable) -> np.ndarray:
+    """count(group) of every group [B, G], 0 where a batch has fewer."""
+    found = np.zeros((len(batches), max(map(len, batches))), np.int64)
+    for i, batch in enumerate(batches):
+        found[i, : len(batch)] = [count(group) for group in batch]
+    return found
 
 
 def _group_lengths(examples: Examples, groups: Sequence[np.ndarray]) -> np.ndarray:

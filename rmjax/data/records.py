@@ -1,4 +1,4 @@
-"""What a data set holds, whatever file it came from: rated texts, preference pairs, rankings or processes."""
+"""What a data set holds, whatever file it came from: texts, rated texts, preference pairs, rankings or processes."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,18 @@ from collections.abc import Sequence
 
 Messages = tuple[tuple[str, str], ...]  # (role, content)
 Prompt = str | Messages  # plain text, or a conversation to be rendered by the model's chat template
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text, or an answer to a prompt, that nobody rated: for language models to learn from."""
+
+    id: str
+    domain: str
+    document: str
+    text: str
+    prompt: Prompt = ""
+    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Process:
     weight: float = 1.0
 
 
-Record = RatedText | Pair | Ranking | Process
+Record = Text | RatedText | Pair | Ranking | Process
 
 
 def fingerprint(records: Sequence[Record]) -> str:

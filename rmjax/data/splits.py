@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,7 +81,7 @@ def _text(record: Record) -> str:
     """What makes two records duplicates of each other: the prompt with the (better, or every) completion."""
     head = normalized(record.prompt)
     match record:
-        case RatedText():
+        case Text() | RatedText():
             return head + record.text
         case Pair():
             return head + record.chosen

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from rmjax.data.chat import PLAIN
 from rmjax.errors import UserError
@@ -80,6 +80,43 @@ class Tokenizer:
             special_tokens=[("<s>", 1), ("</s>", 2)],
         )
         return cls(made)
+
+    @classmethod
+    def bpe(cls, texts: Sequence[str], vocab_size: int) -> "Tokenizer":
+        """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) learned from `texts`, which always gives the same.
+
+        A text stands between <s> and </s>; a prompt and its completion have nothing between them.
+        Raises: ValueError if vocab_size is below the 259 of bytes alone.
+        """
+        special = ["<pad>", "<s>", "</s>"]
+        if vocab_size < 256 + len(special):
+            raise ValueError(
+                f"a vocabulary needs {256 + len(special)} tokens or more, got {vocab_size}"
+            )
+        made = tokenizers.Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+        made.decoder = decoders.ByteLevel()  # pyright: ignore
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        made.train_from_iterator(texts, trainer)
+        made.post_processor = processors.TemplateProcessing(  # pyright: ignore
+            single="<s> $A </s>",
+            pair="<s> $A $B </s>",
+            special_tokens=[("<s>", 1), ("</s>", 2)],
+        )
+        return cls(made)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of token ids, without special tokens."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it, None if there is none."""
+        return self._tokenizer.token_to_id(token)
 
     def to_json(self) -> str:
         """The whole tokenizer as the text of a tokenizer.json."""

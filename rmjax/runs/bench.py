@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.build import model
+from rmjax.build import model, training
 from rmjax.build import reward as build
 from rmjax.build.data import Data
 from rmjax.data import pipeline
@@ -37,8 +37,8 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     Raises: UserError on what the user can mend.
     """
     asked = [dtype.strip() for dtype in dtypes.split(",")]
-    if set(asked) - set(build.DTYPES):
-        raise UserError(f"--dtypes: {dtypes!r} is not of {', '.join(build.DTYPES)}")
+    if set(asked) - set(training.DTYPES):
+        raise UserError(f"--dtypes: {dtypes!r} is not of {', '.join(training.DTYPES)}")
     chosen = build.plan(config)
     loaded = chosen.records()
     small = chosen.backbone()
@@ -86,8 +86,8 @@ def lengths(
         asked = [int(length) for length in cut_at.split(",")]
     except ValueError as error:
         raise UserError(f"--cut_at: {cut_at!r} is not whole numbers with commas between") from error
-    if dtype not in build.DTYPES:
-        raise UserError(f"--dtype: {dtype!r} is none of {', '.join(build.DTYPES)}")
+    if dtype not in training.DTYPES:
+        raise UserError(f"--dtype: {dtype!r} is none of {', '.join(training.DTYPES)}")
     chosen = build.plan(config)
     loaded, backbone, lines = chosen.records(), chosen.backbone(), []
     case = {"trains_on": "texts" if loaded.kind == "texts" else "pairs", "layout": "packed"}

@@ -11,7 +11,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from rmjax.data import examples
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Record, Text
+from rmjax.errors import UserError
 from rmjax.evaluation import (
     best_of_n,
     calibration,
@@ -78,6 +79,8 @@ def judged(records: Sequence[Record], score: np.ndarray) -> Judged:
             labels = [np.array(cast(Process, r).labels) for r in records]
             record = np.repeat(np.arange(len(records)), [len(v) for v in labels])
             return Judged(np.concatenate(_own(records, score)), np.concatenate(labels), record)
+        case Text():
+            raise _unrated()
 
 
 def values(
@@ -105,6 +108,8 @@ def values(
         case Process():
             labels = [np.array(cast(Process, r).labels) for r in records]
             return processes.figures(_own(records, score), labels, resamples)
+        case Text():
+            raise _unrated()
 
 
 def calibrated(
@@ -133,6 +138,8 @@ def probes(
             return length_bias.pairs(gaps.logit, lengths.logit, resamples.of(gaps.record))
         case Process():
             return {}
+        case Text():
+            raise _unrated()
 
 
 def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -155,7 +162,13 @@ def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
             )
         case Ranking():
             longer = padded([rules.length(r.completions) for r in cast(list[Ranking], records)])
+        case Text():
+            raise _unrated()
     return {"longer": longer, "shorter": -longer, "majority": 0 * longer}
+
+
+def _unrated() -> UserError:
+    return UserError("these texts have no ratings, so no reward can be judged by them")
 
 
 def ratings(records: Sequence[Record]) -> np.ndarray:

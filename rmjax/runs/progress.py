@@ -61,6 +61,7 @@ def describe(values: Mapping[str, float]) -> str:
     names = [
         "train/loss",
         "train/accuracy",
+        *sorted(k for k in values if k.startswith("rollout/")),
         *sorted(k for k in values if k.startswith("validation/")),
     ]
     parts = [
@@ -99,6 +100,14 @@ def table(results: Mapping[str, Any]) -> Table:
         cells = [_cell(figures.get(name)) for name in names]
         n = next(iter(figures.values()))["n"]
         shown.add_row(*label, *cells, f"{n:,}")
+    return shown
+
+
+def figures(results: Mapping[str, Any]) -> Table:
+    """All figures of results.json for a terminal, a line each."""
+    shown = Table("figure", "value", "n", caption=results["interval"])
+    for name, figure in results["metrics"].items():
+        shown.add_row(name, _cell(figure), f"{figure['n']:,}")
     return shown
 
 

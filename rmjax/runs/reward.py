@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from rmjax import report
 from rmjax.build import reward as build
+from rmjax.build import training
 from rmjax.data import pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
-from rmjax.runs import folder, judge, kinds, normalization, progress, scoring, speed
+from rmjax.runs import folder, judge, kinds, normalization, progress, resume, scoring, speed
 from rmjax.train import checkpoint, loop
 
 
@@ -38,7 +39,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         say(f"This run is done: {home}/results.json, {home}/report.html")
         return show(done)
     loaded = chosen.records()
-    hashes = build.hashes(loaded)
+    hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
     choices = folder.choices(home) or {
         "dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype
@@ -73,16 +74,7 @@ def show(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> loop.Tally:
     steps, layout = len(parts.batches[0]), parts.layout
-    frozen_folder = home / "checkpoints/frozen"
-    if parts.frozen and checkpoint.latest(frozen_folder) is None:
-        checkpoint.save(frozen_folder, 0, {"frozen": layout.get(parts.frozen)}, {})
-    start = checkpoint.latest(home / "checkpoints/last") or 0
-    if start:
-        progress.CONSOLE.print(f"going on from step {start} of {steps}")
-        if changed := folder.changes(home):
-            progress.CONSOLE.print(
-                f"note: {'; '.join(changed)}: the result may differ from an unbroken run's in its last digits"
-            )
+    start = resume.begin(home, parts.frozen, layout, steps)
     validate, metric = _validation(config, parts)
     try:
         with progress.bar(steps, start) as shown:
@@ -111,16 +103,10 @@ def _diverged(home: Path, parts: build.Parts, error: loop.Diverged) -> str:
     epoch, place = divmod(error.step, len(batch.plans[0]))
     texts = np.concatenate(batch.plans[epoch][place])
     names = dict.fromkeys(batch.examples.ids[int(i)] for i in texts[:8])
-    kept = checkpoint.latest(home / "checkpoints/last")
-    saved = (
-        f"that of step {kept} is the last good checkpoint"
-        if kept
-        else "no checkpoint was saved yet"
-    )
     seed = f" of seed {error.seed}" if len(parts.batches) > 1 else ""
     return (
         f"the loss or its gradient was not finite at step {error.step}{seed} (epoch {epoch}, a batch with the "
-        f"texts {', '.join(names)}, ...); {saved}. Lower the learning rate in --config.schedule, set "
+        f"texts {', '.join(names)}, ...); {resume.kept(home)}. Lower the learning rate in --config.schedule, set "
         "--config.clip_norm=1.0, or look at these texts; then use a new --workdir"
     )
 

@@ -1,9 +1,10 @@
 """From a packed batch to the arrays that losses name.
 
-Legend: R rows, P scored places in a row, Q pairs in a row, G groups in a row, K texts in a group.
+Legend: R rows, P scored places in a row, L tokens to predict in a row, Q pairs in a row, G groups in a row, K texts in
+a group, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from rmjax.train.objective import Batch
 from rmjax.train.state import collections
 
 INPUTS = ("tokens", "positions", "segments", "score_at")
+LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at")
 
 
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
@@ -23,25 +25,80 @@ def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], d
     """
 
     def forward(params, frozen, batch, rng):
-        variables = collections({**params, **frozen})
-        inputs = [batch[name] for name in INPUTS]
-        more = {name: batch[name] for name in ("branches", "tiles") if name in batch}
-        if rng is None:
-            offered = apply(variables, *inputs, **more)
-        else:
-            row, rngs = batch["row"], {"dropout": rng}
-            offered = apply(variables, *inputs, row=row, **more, rngs=rngs)
-        offered = {**batch, **offered}
+        offered = {**batch, **_apply(apply, INPUTS, params, frozen, batch, rng)}
         if "chosen" in batch:  # indices into the row's texts
             for side in ("chosen", "rejected"):
                 offered[side] = jnp.take_along_axis(offered["score"], batch[side], axis=1)
         if "group_items" in batch:
-            items = batch["group_items"]
-            found = jnp.take_along_axis(offered["score"], items.reshape(len(items), -1), axis=1)
-            offered["group_scores"] = found.reshape(items.shape)
+            offered["group_scores"] = _grouped(offered["score"], batch["group_items"])
         return offered
 
     return forward
+
+
+def language(
+    apply: Callable, *, temperature: float = 1.0
+) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
+    """Returns forward(params, frozen, batch, rng) -> the batch's arrays, and what losses read of a policy.
+
+    apply: linen's, of a `Policy`. temperature: that texts are sampled at; it divides logits here as there.
+    Of tokens [R, L]: log_probs, entropy (nats), values where there is a critic. Of texts [R, P]: sequence_log_probs
+    (sums over a text's tokens to predict), lengths (their number); of pairs [R, Q] and groups [R, G, K] the same,
+    gathered. The sums of old_log_probs and reference_log_probs [R, L] where the batch holds these.
+    """
+
+    def forward(params, frozen, batch, rng):
+        offered = {**batch, **_apply(apply, LANGUAGE_INPUTS, params, frozen, batch, rng)}
+        log_p = jax.nn.log_softmax(offered.pop("logits").astype(jnp.float32) / temperature)
+        token = jnp.take_along_axis(batch["tokens"], batch["target_at"], axis=1)
+        offered["log_probs"] = jnp.take_along_axis(log_p, token[..., None], axis=2)[..., 0]
+        offered["entropy"] = -jnp.sum(jnp.exp(log_p) * log_p, axis=2)
+        return offered | sequences(offered)
+
+    return forward
+
+
+def sequences(offered: Mapping[str, Array]) -> dict[str, Array]:
+    """What `language` says of texts, pairs and groups, from arrays of tokens [R, L] and `text_of` [R, L]."""
+    places = jnp.arange(offered["score_at"].shape[1])
+    own = offered["text_of"][:, :, None] == places[None, None]
+    total = lambda x: jnp.sum(jnp.where(own, x[..., None], 0.0), axis=1)
+    found = {"lengths": jnp.sum(own, axis=1).astype(jnp.float32)}
+    for prefix in ("", "old_", "reference_"):
+        if f"{prefix}log_probs" in offered:
+            found[f"{prefix}sequence_log_probs"] = total(offered[f"{prefix}log_probs"])
+    named = {
+        "log_probs": "sequence_log_probs",
+        "reference": "reference_sequence_log_probs",
+        "lengths": "lengths",
+    }
+    if "chosen" in offered:
+        for side in ("chosen", "rejected"):
+            for name, whole in named.items():
+                if whole in found:
+                    made = jnp.take_along_axis(found[whole], offered[side], axis=1)
+                    found[f"{side}_{name}"] = made
+    if "group_items" in offered:
+        found["group_log_probs"] = _grouped(found["sequence_log_probs"], offered["group_items"])
+        if "reward" in offered:
+            found["group_rewards"] = _grouped(offered["reward"], offered["group_items"])
+    return found
+
+
+def _apply(apply, names, params, frozen, batch, rng) -> dict[str, Array]:
+    """What a model offers of a batch; without a key there is no dropout."""
+    variables = collections({**params, **frozen})
+    inputs = [batch[name] for name in names]
+    more = {name: batch[name] for name in ("branches", "tiles") if name in batch}
+    if rng is None:
+        return apply(variables, *inputs, **more)
+    return apply(variables, *inputs, row=batch["row"], **more, rngs={"dropout": rng})
+
+
+def _grouped(values: Array, items: Array) -> Array:
+    """Values of texts [R, P] at the places of each group's texts [R, G, K]."""
+    found = jnp.take_along_axis(values, items.reshape(len(items), -1), axis=1)
+    return found.reshape(items.shape)
 
 
 def accuracy(chosen: Array, rejected: Array) -> Array:
@@ -52,6 +109,16 @@ def accuracy(chosen: Array, rejected: Array) -> Array:
 def gap(chosen: Array, rejected: Array) -> Array:
     """By how much the preferred text scores higher; [*B]."""
     return chosen - rejected
+
+
+def entropy(entropy: Array) -> Array:
+    """Nats per token; [R, L]."""
+    return entropy
+
+
+def log_prob(log_probs: Array) -> Array:
+    """Nats per token, negative; [R, L]."""
+    return log_probs
 
 
 def dropout_key(data: Array, step: Array) -> Array:

@@ -40,6 +40,21 @@ class Diverged(Exception):
         self.step, self.seed = step, seed
 
 
+# prepare(params, carry, item) -> the batches of this step, the carry after it, and figures to log.
+Prepare = Callable[
+    [PyTree, dict[str, Any], Any],
+    tuple[list[Mapping[str, np.ndarray]], dict[str, Any], Mapping[str, float]],
+]
+
+
+def as_it_is(
+    params: PyTree, carry: dict[str, Any], item: Any
+) -> tuple[list[Mapping[str, np.ndarray]], dict[str, Any], Mapping[str, float]]:
+    """The item itself is the step's only batch."""
+    del params
+    return [item], carry, {}
+
+
 class Tally(NamedTuple):
     """What training took, over all resumed parts of it."""
 
@@ -54,7 +69,7 @@ def train(
     step: Callable,
     state: State,
     frozen: PyTree,
-    batches: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
+    batches: Callable[[int], Iterable[Any]],
     layout: Layout,
     *,
     steps: int,
@@ -64,44 +79,50 @@ def train(
     best_metric: str,
     describe: Mapping[str, Any],
     progress: metrics.Log,
+    prepare: Prepare = as_it_is,
+    carry: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Trains to `steps`, from the checkpoint in folder/checkpoints/last where there is one.
 
-    step: compiled by the layout. state: placed by it; donated. batches(k): host batches from step k on.
+    step: compiled by the layout. state: placed by it; donated. batches(k): host batches from step k on, or what
+      `prepare` makes them of: it sees the current parameters, and may give several, each of which is an update.
+    carry: JSON that `prepare` passes from step to step, at the start; kept with each checkpoint.
     validate: a state -> metrics, run every `every.validate` steps and at the end; the highest `best_metric`
       decides checkpoints/best.
     describe: JSON kept with each checkpoint (config, tokenizer).
     Raises: Diverged (the last good checkpoint stays), Stopped after SIGTERM (saved).
     """
     last, best = folder / "checkpoints/last", folder / "checkpoints/best"
-    tally, start, highest = Tally(), 0, -np.inf
+    tally, start, highest, carry = Tally(), 0, -np.inf, dict(carry or {})
     if checkpoint.latest(last) is not None:
         state = layout.put(checkpoint.restore(last, layout.get(state)))
         about = checkpoint.about(last)
         start, tally, highest = about["step"], Tally(*about["tally"]), about["best"]
         highest = -np.inf if highest is None else highest
+        carry = about["carry"]
     log = metrics.Writer(folder, start)
 
     def save():
         finite = highest if np.isfinite(highest) else None
-        about = {**describe, "step": k, "tally": list(tally), "best": finite}
+        about = {**describe, "step": k, "tally": list(tally), "best": finite, "carry": carry}
         checkpoint.save(last, k, layout.get(state), about)
 
-    window: list[tuple[PyTree, int, int]] = []
+    window: list[_Update] = []
     k, clock = start, time.perf_counter()
     with _sigterm() as stop, contextlib.closing(log):
-        for batch in batches(start):
-            state, means = step(state, frozen, layout.put_batch(batch))
+        for item in batches(start):
+            parts, carry, told = prepare(state.params, carry, item)
+            for part in parts:
+                state, means = step(state, frozen, layout.put_batch(part))
+                window.append(_update(means, part, told))
             k += 1
-            window.append(
-                (means, int((batch["segments"] > 0).sum()), int((batch["text_weight"] > 0).sum()))
-            )
             end = k == steps
             if k == start + 1:
-                jax.block_until_ready(means)
+                jax.block_until_ready(window[-1].means)
                 now = time.perf_counter()
                 tally = tally._replace(compile_seconds=tally.compile_seconds + now - clock)
-                clock, window = now, [(means, 0, 0)]  # its tokens are not timed
+                # Their tokens are not timed.
+                clock, window = now, [u._replace(tokens=0, examples=0) for u in window]
             stopping = stop.is_set()  # asked once: a signal that comes later finds the next step
             due = end or stopping
             if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
@@ -136,24 +157,40 @@ def train(
     return tally
 
 
+class _Update(NamedTuple):
+    """One call of the step: its metrics, still on the device, and what it was given."""
+
+    means: PyTree
+    tokens: int
+    examples: int
+    told: Mapping[str, float]
+
+
+def _update(means: PyTree, batch: Mapping[str, np.ndarray], told: Mapping[str, float]) -> _Update:
+    count = lambda name: int((batch[name] > 0).sum())
+    return _Update(means, count("segments"), count("text_weight"), told)
+
+
 def _close(
-    window: list[tuple[PyTree, int, int]], tally: Tally, layout: Layout, seconds: float
+    window: list[_Update], tally: Tally, layout: Layout, seconds: float
 ) -> tuple[Tally, dict[str, float]]:
-    """Adds a window of steps to the tally and averages its metrics, by weight."""
-    fetched = [jax.tree.map(layout.value, means) for means, _, _ in window]
+    """Adds a window of updates to the tally and averages its metrics, by weight."""
+    fetched = [jax.tree.map(layout.value, update.means) for update in window]
     total = {
         name: functools.reduce(operator.add, [m[name] for m in fetched]) for name in fetched[0]
     }
     values = {f"train/{name}": float(np.mean(mean.value)) for name, mean in total.items()}
-    timed = [(tokens, examples) for _, tokens, examples in window if tokens]
+    values |= {name: float(np.mean([u.told[name] for u in window])) for name in window[-1].told}
+    timed = [update for update in window if update.tokens]
+    tokens = sum(update.tokens for update in timed)
     tally = tally._replace(
         seconds=tally.seconds + seconds,
         steps=tally.steps + len(window),
-        tokens=tally.tokens + sum(t for t, _ in timed),
-        examples=tally.examples + sum(e for _, e in timed),
+        tokens=tally.tokens + tokens,
+        examples=tally.examples + sum(update.examples for update in timed),
     )
     if timed:
-        values["tokens_per_second"] = sum(t for t, _ in timed) / seconds
+        values["tokens_per_second"] = tokens / seconds
     return tally, values
 
 

@@ -1,6 +1,6 @@
 """A sum of terms `coef * loss`, each normalized by its own global weight.
 
-Legend: R rows, P scored texts in a row, Q pairs in a row, G groups in a row.
+Legend: R rows, P scored texts in a row, L tokens to predict in a row, Q pairs in a row, G groups in a row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,12 @@ from jaxtyping import Array, PyTree
 from rmjax import lookup
 from rmjax.mean import Mean
 
+TOKENS = {
+    "log_probs",
+    "entropy",
+    "values",
+    "q",
+}  # what a function of single tokens reads, among others
 Batch = Mapping[str, Any]
 Forward = Callable[[PyTree, PyTree, Batch, Array], dict[str, Array]]
 
@@ -29,24 +35,17 @@ def create(
 ) -> Objective:
     """The objective of `terms` on the arrays that `forward` and the batch offer.
 
-    A function that reads `chosen` is weighted by `pair_weight` [R, Q], one that reads `group_scores` by
-    `group_weight` [R, G], any other by `text_weight` [R, P].
-    metrics: functions like losses, logged and not minimized.
+    metrics: functions like losses, logged and not minimized. What averages either: `weight_name`.
     """
 
-    def weight(function: Callable, batch: Batch) -> Array:
-        read = lookup.arrays(function)
-        of = "pair" if "chosen" in read else "group" if "group_scores" in read else "text"
-        return batch[f"{of}_weight"]
-
     def weights(batch: Batch) -> dict[str, Array]:
-        return {t.name: jnp.sum(weight(t.function, batch)) for t in terms}
+        return {t.name: jnp.sum(batch[weight_name(t.function)]) for t in terms}
 
     def sums(params, frozen, batch, rng):
         offered = forward(params, frozen, batch, rng)
 
         def mean(function):
-            counts = weight(function, batch)
+            counts = batch[weight_name(function)]
             # Masked before the loss as well as after: at a NaN even a slope that counts 0 times is NaN.
             seen = {k: _masked(x, counts != 0) for k, x in select(function, offered).items()}
             return Mean.of(function(**seen), counts)
@@ -56,6 +55,23 @@ def create(
         return {name: m.total for name, m in means.items()}, means | logged
 
     return Objective({t.name: t.coef for t in terms}, weights, sums)
+
+
+def weight_name(function: Callable) -> str:
+    """The array of the batch that averages a function's values, told by what it reads.
+
+    One that it reads itself (`reward_weight`); else of pairs `pair_weight` [R, Q], of groups `group_weight` [R, G], of
+    tokens `token_weight` [R, L], and of anything else `text_weight` [R, P].
+    """
+    read = lookup.arrays(function)
+    own = [name for name in read if name.endswith("_weight")]
+    if own:
+        return own[0]
+    if any(name.startswith("chosen") for name in read):
+        return "pair_weight"
+    if any(name.startswith("group_") for name in read):
+        return "group_weight"
+    return "token_weight" if TOKENS & set(read) and "text_of" not in read else "text_weight"
 
 
 def select(function: Callable, offered: Mapping[str, Array]) -> dict[str, Array]:

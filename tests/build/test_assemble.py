@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.reward import get_config
-from rmjax.build import model
+from rmjax.build import model, training
 from rmjax.build import reward as build
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
@@ -225,6 +225,8 @@ def test_streams_of_seeds_are_those_of_single_runs():
 
 def test_data_hashes_follow_every_field():
     chosen = build.plan(config())
-    first, again = (build.hashes(chosen.records()) for _ in range(2))
-    other = build.hashes(build.plan(config(data="synthetic_ratings(count=60, seed=1)")).records())
+    first, again = (training.hashes(chosen.records()) for _ in range(2))
+    other = training.hashes(
+        build.plan(config(data="synthetic_ratings(count=60, seed=1)")).records()
+    )
     assert first == again and not {*first.values()} & {*other.values()}

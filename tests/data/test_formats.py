@@ -245,8 +245,8 @@ def test_gzip_and_parquet_hold_the_same(tmp_path, rows):
             'field "labels": must be true or false, from 0 to 1, or -1',
         ),
         ({"steps": ["a", " "], "labels": [1, 0]}, 'field "steps": holds an empty step'),
-        (LIST | {"best": 0, "chosen": "a"}, 'needs "text" with'),
-        (LIST | {"best": 0, "text": "a"}, 'needs "text" with'),
+        (LIST | {"best": 0, "chosen": "a"}, 'needs "text", which "rating"'),
+        (LIST | {"best": 0, "text": "a"}, 'needs "text", which "rating"'),
         ({"text": "a", "response": "b", "rating": 1}, "has text and response, of which one"),
         (
             {"text": "a", "attributes": {"x": "1"}},
@@ -254,7 +254,7 @@ def test_gzip_and_parquet_hold_the_same(tmp_path, rows):
         ),
         ({"text": "a", "label": ""}, "field \"label\": must be a class or a finite number, not ''"),
         ({"text": "a", "label": [1]}, 'field "label": must be a class or a finite number, not [1]'),
-        ({"sentence1": "a", "label": 1}, 'needs "text" with'),
+        ({"sentence1": "a", "label": 1}, 'needs "text", which "rating"'),
         ({"chosen": "a", "rejected": "b", "subset": 3}, 'field "subset": must be a string, not 3'),
     ],
 )

@@ -144,17 +144,13 @@ TEXT = {"text": "a", "rating": 1}
         ([1], "is no JSON object"),
         (
             {"rating": 1},
-            'needs "text" with "rating", "ratings", "label" or numeric attributes; or "chosen"',
+            'needs "text", which "rating", "ratings", "label" or numeric attributes may rate; or "chosen"',
         ),
         (
             TEXT | PAIR,
-            'needs "text" with "rating", "ratings", "label" or numeric attributes; or "chosen"',
+            'needs "text", which "rating", "ratings", "label" or numeric attributes may rate; or "chosen"',
         ),
-        ({"text": "a"}, 'needs "rating", a non-empty "ratings", "label" or numeric attributes'),
-        (
-            {"text": "a", "ratings": []},
-            'needs "rating", a non-empty "ratings", "label" or numeric attributes',
-        ),
+        ({"text": "a", "ratings": []}, 'field "ratings": is empty'),
         (TEXT | {"text": 3}, 'field "text": must be a string, not 3'),
         (TEXT | {"text": " "}, 'field "text": is empty'),
         (TEXT | {"rating": "3"}, "field \"rating\": must be a finite number, not '3'"),

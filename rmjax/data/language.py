@@ -1,0 +1,172 @@
+"""Records as what a language model learns: which of their tokens it is to predict, and where each answer stops."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from rmjax.data.encode import Encoded, Reader, groups
+from rmjax.data.examples import Examples
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
+from rmjax.data.tokenizer import Group
+from rmjax.errors import UserError
+
+WHOLE = 10**9  # tokens: longer than any text
+
+
+class Policy(Protocol):
+    """How a language model reads, and the tokens that end its answers, the usual one first."""
+
+    reader: Reader
+    stop_ids: tuple[int, ...]
+
+
+def opened(records: Sequence[Record], words: int) -> list[Text]:
+    """Texts as continuations of their first `words` words, which become the prompt; shorter texts are left out.
+
+    Raises: UserError if the records are no texts, have prompts, or none is longer.
+    """
+    found = []
+    for record in records:
+        if not isinstance(record, Text | RatedText) or record.prompt:
+            raise UserError(
+                "config key 'prompts': opening() makes prompts of texts that have none; these data have prompts, so "
+                "use prompts='given()'"
+            )
+        parts = record.text.split(" ")
+        rest = " ".join(parts[words:])
+        if rest.strip():
+            found.append(
+                Text(
+                    record.id,
+                    record.domain,
+                    record.document,
+                    " " + rest,
+                    " ".join(parts[:words]),
+                    record.weight,
+                )
+            )
+    if not found:
+        raise UserError(
+            f"config key 'prompts': no text has more than {words} words; lower opening(words=...)"
+        )
+    return found
+
+
+def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
+    """What a record says to its prompt: the best answer, or with compare all of them, a pair's chosen one first.
+
+    Raises: UserError on a process, whose steps are not one answer.
+    """
+    match record:
+        case Text() | RatedText():
+            return (record.text,)
+        case Pair():
+            return (record.chosen, record.rejected) if compare else (record.chosen,)
+        case Ranking():
+            best = int(np.argmax(record.ratings))
+            return record.completions if compare else (record.completions[best],)
+        case Process():
+            raise UserError(
+                "config key 'data': solutions in steps are no answers to learn from; give prompt and completion"
+            )
+
+
+def encode(
+    records: Sequence[Record], policy: Policy, max_length: int, *, compare: bool = False
+) -> Encoded:
+    """Examples whose tokens to predict are those of the answers, each with its stop token.
+
+    Texts without a prompt that are longer than max_length are cut into several, so that nothing is lost; a prompt
+    loses its front, and an answer that does not fit alone its end (and its stop).
+    compare: all answers of a record form a group, as preference losses need.
+    """
+    said = [answers(r, compare=compare) for r in records]
+    reader = policy.reader._replace(max_length=WHOLE)
+    found, _ = groups(reader, [r.prompt for r in records], said)
+    tokens, starts, record_of, members, cut = [], [], [], [], 0
+    for i, group in enumerate(found):
+        own = []
+        for completion in group.completions:
+            answer = _stopped(completion, policy.stop_ids)
+            plain = not records[i].prompt and not compare
+            pieces = _fit(group, answer, max_length, policy, whole=plain)
+            cut += pieces.cut
+            for piece, start in pieces.parts:
+                own.append(len(tokens))
+                tokens.append(piece)
+                starts.append(start)
+                record_of.append(i)
+        members += [np.array(own)] if compare else [np.array([j]) for j in own]
+    weight = np.array([records[i].weight for i in record_of], np.float32)
+    start = np.array(starts, np.int64)
+    lengths = np.array([len(t) for t in tokens]) - start
+    counted = np.repeat(weight, lengths)
+    examples = Examples(
+        tokens=tokens,
+        ids=[records[i].id for i in record_of],
+        weight=weight,
+        kin=np.array(record_of),
+        per_text={"record": np.array(record_of, np.int32)},
+        given={} if compare and isinstance(records[0], Pair) else None,
+        fixed=members,
+        share=reader.share and compare,
+        starts=start,
+        per_token={"token_weight": counted, "data_weight": counted},
+    )
+    notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
+    return Encoded(examples, notes)
+
+
+def prompts(
+    found: Sequence[Prompt], policy: Policy, max_length: int
+) -> tuple[list[np.ndarray], list[str]]:
+    """Token ids of each prompt as it stands before an answer, and notes; longer ones lose their front.
+
+    Raises: UserError where a prompt has no token at all.
+    """
+    made, _ = groups(policy.reader._replace(max_length=WHOLE), found, [("",)] * len(found))
+    cut = sum(len(g.prompt) > max_length for g in made)
+    notes = [f"{cut} prompts lost their front, to {max_length} tokens"] if cut else []
+    if not all(len(g.prompt) for g in made):
+        raise UserError(
+            "config key 'prompts': a prompt is empty and the model has no token of beginning; use opening(words=...)"
+        )
+    return [_front(g.prompt, max_length, policy) for g in made], notes
+
+
+class _Pieces(NamedTuple):
+    """The parts of one text with the first token to predict of each, and how many answers were cut."""
+
+    parts: list[tuple[np.ndarray, int]]
+    cut: int
+
+
+def _fit(group: Group, answer: np.ndarray, most: int, policy: Policy, *, whole: bool) -> _Pieces:
+    """whole: the text may be cut into several."""
+    text, first = np.concatenate([group.prompt, answer]), max(len(group.prompt), 1)
+    if len(text) <= most:
+        return _Pieces([(text, first)], 0)
+    if whole:
+        # Each piece repeats a token: the last of one is what the first of the next is predicted from.
+        begins = range(0, len(text) - 1, most - 1)
+        return _Pieces([(text[b : b + most], first if b == 0 else 1) for b in begins], 0)
+    kept = answer[: most - 1]
+    head = _front(group.prompt, most - len(kept), policy)
+    return _Pieces([(np.concatenate([head, kept]), len(head))], int(len(kept) < len(answer)))
+
+
+def _front(prompt: np.ndarray, room: int, policy: Policy) -> np.ndarray:
+    """The last `room` tokens of a prompt, and its first one where that is a special token."""
+    if len(prompt) <= room:
+        return prompt
+    kept = int(int(prompt[0]) in policy.reader.tokenizer.special and room > 1)
+    return np.concatenate([prompt[:kept], prompt[len(prompt) - room + kept :]])
+
+
+def _stopped(answer: np.ndarray, stop_ids: tuple[int, ...]) -> np.ndarray:
+    """An answer up to its first stop token, which is added where it has none."""
+    ends = np.flatnonzero(np.isin(answer, stop_ids))
+    if len(ends):
+        return answer[: ends[0] + 1]
+    return np.concatenate([answer, np.array(stop_ids[:1], np.int32)])
