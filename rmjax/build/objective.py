@@ -25,6 +25,9 @@ _PROBES = {
     "attribute_scores": [[0.0, 0.5]] * 2,
     "attribute_ratings": [[1.0, 2.0]] * 2,
     "attribute_mask": [[True, False]] * 2,
+    "group_log_probs": [[-3.0, -2.0, -1.0]] * 2,
+    "group_rewards": [[1.0, 0.0, 0.5]] * 2,
+    "text_of": [0, 1],
 }
 _TWO = [0.25, 0.75]
 

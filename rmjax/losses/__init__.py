@@ -6,6 +6,6 @@ Losses never reduce: the step takes the weighted mean, once, over the global bat
 """
 
 from rmjax import lookup
-from rmjax.losses import listwise, pairwise, pointwise
+from rmjax.losses import likelihood, listwise, pairwise, pointwise, policy, preference
 
-LOSSES = lookup.table(pairwise, pointwise, listwise)
+LOSSES = lookup.table(pairwise, pointwise, listwise, likelihood, policy, preference)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rmjax.losses import shapes
+from rmjax.losses import ranges, shapes
 
 Lists = Float[Array, "*B K"]
 Masks = Bool[Array, "*B K"]
@@ -45,7 +45,7 @@ def listnet(
     Raises: ValueError if it is not.
     Source: Cao et al. 2007 (ListNet, top one).
     """
-    _positive(temperature)
+    ranges.positive(temperature=temperature)
     shapes.same(group_scores=group_scores, group_ratings=group_ratings, group_mask=group_mask)
     among = lambda x: jnp.where(group_mask, x, 0.0)
     share = jax.nn.softmax(among(group_ratings) / temperature, axis=-1, where=group_mask)
@@ -66,7 +66,7 @@ def info_nce(
     Raises: ValueError if it is not.
     Source: van den Oord et al. 2018 (arXiv:1807.03748) eq. 4.
     """
-    _positive(temperature)
+    ranges.positive(temperature=temperature)
     shapes.same(group_scores=group_scores, group_ratings=group_ratings, group_mask=group_mask)
     drawn = _against_those_below(group_scores / temperature, group_ratings, group_mask)
     best = group_mask & ~jnp.any(_above(group_ratings, group_mask), axis=-1)
@@ -87,8 +87,3 @@ def _against_those_below(scores: Lists, ratings: Lists, mask: Masks) -> Lists:
     itself = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), below.shape)
     gap = scores[..., None, :] - scores[..., :, None]
     return jax.nn.logsumexp(jnp.where(below | itself, gap, -jnp.inf), axis=-1)
-
-
-def _positive(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from rmjax.losses import shapes
+from rmjax.losses import ranges, shapes
 
 Pairs = Float[Array, "*B"]
 
@@ -65,7 +65,7 @@ def hinge(
     Raises: ValueError on hyperparameters outside their range.
     Source: Joachims 2002.
     """
-    _positive(margin=margin)
+    ranges.positive(margin=margin)
     loss = lambda gap: jnp.maximum(0.0, margin - gap)
     return _both_ways(loss, chosen, rejected, target, label_smoothing, center)
 
@@ -85,7 +85,7 @@ def exponential(
     Raises: ValueError on hyperparameters outside their range.
     Source: Freund et al. 2003 (RankBoost); the tangent is ours.
     """
-    _positive(cap=cap)
+    ranges.positive(cap=cap)
 
     def loss(gap):
         inside = jnp.maximum(gap, -cap)
@@ -109,7 +109,7 @@ def squared_margin(
     Raises: ValueError on hyperparameters outside their range.
     Source: least-squares ranking; the reward form of IPO (Azar et al. 2023, arXiv:2310.12036).
     """
-    _positive(margin=margin)
+    ranges.positive(margin=margin)
     loss = lambda gap: jnp.square(gap - margin)
     return _both_ways(loss, chosen, rejected, target, label_smoothing, center)
 
@@ -129,7 +129,7 @@ def thurstone(
     Raises: ValueError on hyperparameters outside their range.
     Source: Thurstone 1927, Case V.
     """
-    _positive(scale=scale)
+    ranges.positive(scale=scale)
     loss = lambda gap: -norm.logcdf(gap / (2.0**0.5 * scale))
     return _both_ways(loss, chosen, rejected, target, label_smoothing, center)
 
@@ -152,8 +152,7 @@ def focal(
     Raises: ValueError on hyperparameters outside their range.
     Source: Cai et al. 2024 (InternLM2, arXiv:2403.17297) section 4.3; the tangent is ours.
     """
-    if gamma < 0 or barrier < 0:
-        raise ValueError(f"gamma and barrier must not be negative, got {gamma} and {barrier}")
+    ranges.not_negative(gamma=gamma, barrier=barrier)
 
     def loss(gap):
         log_weight = gamma * jnp.minimum(0.0, jnp.log(2.0) + jax.nn.log_sigmoid(-gap))
@@ -206,8 +205,7 @@ def _both_ways(
     center: float,
 ) -> Pairs:
     _share(label_smoothing=label_smoothing)
-    if center < 0:
-        raise ValueError(f"center must not be negative, got {center}")
+    ranges.not_negative(center=center)
     shapes.same(chosen=chosen, target=target)
     gap = _gap(chosen, rejected)
     if target is None and not label_smoothing:
@@ -229,12 +227,6 @@ def _barrier(score: Pairs) -> Pairs:
     return (
         -jnp.log(inside + 5) - jnp.log(5 - inside) + jax.lax.stop_gradient(slope) * (score - inside)
     )
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
 
 
 def _share(**values: float) -> None:

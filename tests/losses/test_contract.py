@@ -1,5 +1,6 @@
 """What every loss of the table owes the step: a new loss is held to it, or fails here for want of an example."""
 
+import functools
 import inspect
 import itertools
 
@@ -34,11 +35,23 @@ ARRAYS = {
     "group_ratings": RNG.integers(0, 3, (*SHAPE, 4)),
     "attribute_scores": RNG.normal(size=(*SHAPE, 2)),
     "attribute_ratings": RNG.normal(size=(*SHAPE, 2)),
-}
+    **{name: RNG.normal(size=SHAPE) for name in ("advantage", "advantages", "returns", "values", "old_values")},
+    **{name: RNG.normal(size=SHAPE) for name in ("q", "q_target", "entropy", "standard_rewards", "kto_point")},
+    **{f"{name}log_probs": RNG.normal(-2, 0.3, SHAPE) for name in ("", "old_", "reference_")},
+    **{f"{name}sequence_log_probs": RNG.normal(-9, 0.3, SHAPE) for name in ("", "old_", "reference_")},
+    **{name: RNG.normal(-9, 0.3, SHAPE) for name in ("chosen_log_probs", "chosen_reference")},
+    **{name: RNG.normal(-8, 0.3, SHAPE) for name in ("rejected_log_probs", "rejected_reference")},
+    **{name: RNG.integers(1, 9, SHAPE) for name in ("lengths", "chosen_lengths", "rejected_lengths")},
+    **{name: RNG.uniform(size=SHAPE) for name in ("data_weight", "reward_weight")},
+    "desirable": RNG.integers(0, 2, SHAPE),
+    "group_log_probs": RNG.normal(-9, 3, (*SHAPE, 4)),
+    "group_rewards": RNG.normal(size=(*SHAPE, 4)),
+}  # fmt: skip
 ARRAYS = {name: x.astype(np.float32) for name, x in ARRAYS.items()} | {
     "label": np.array([[0, 1, 2], [3, 1, 0]], np.int32),
     "group_mask": RNG.uniform(size=(*SHAPE, 4)) < 0.8,
     "attribute_mask": RNG.uniform(size=(*SHAPE, 2)) < 0.7,
+    "text_of": np.array([[0, 1, 2], [0, 1, 2]], np.int32),  # one token a text: a slot is an example
 }
 WEIGHT = np.array([[1.0, 0.0, 2.0], [0.5, 0.0, 1.5]], np.float32)
 REFUSED = {("margins", "target")}  # combinations that a loss may not take together
@@ -52,7 +65,16 @@ DIFFERENTIABLE = (
     "tie_width",
     "group_scores",
     "attribute_scores",
+    "log_probs",
+    "sequence_log_probs",
+    "chosen_log_probs",
+    "rejected_log_probs",
+    "group_log_probs",
+    "values",
+    "q",
+    "entropy",
 )
+NEEDED = {"dr_grpo": {"max_length": 7}}  # what only the sampler knows has no default
 
 
 def calls():
@@ -67,6 +89,10 @@ def calls():
                     yield pytest.param(name, given, id=f"{name}({', '.join(given)})")
 
 
+def bound(name):
+    return functools.partial(LOSSES[name], **NEEDED.get(name, {}))
+
+
 def pick(names, source=ARRAYS):
     return {n: jnp.asarray(source[n]) for n in names}
 
@@ -75,6 +101,14 @@ def split(arrays):
     """(those with a gradient, the others)."""
     moving = {n: x for n, x in arrays.items() if n in DIFFERENTIABLE}
     return moving, {n: x for n, x in arrays.items() if n not in moving}
+
+
+def alone(arrays):
+    """The arrays of the last example; where texts have tokens, of a row with that text and its one token."""
+    if "text_of" in arrays:
+        last = {n: x[1, 2:3] for n, x in arrays.items()}
+        return last | {"text_of": jnp.zeros(1, jnp.int32)}
+    return {n: x[1, 2] if x.shape[:2] == SHAPE else x for n, x in arrays.items()}
 
 
 def value_and_grad(loss, arrays):
@@ -89,18 +123,19 @@ def test_the_source_is_cited_and_hyperparameters_have_defaults(name):
     assert "Source:" in inspect.getdoc(LOSSES[name])
     for p in inspect.signature(LOSSES[name]).parameters.values():
         if p.kind is inspect.Parameter.KEYWORD_ONLY:
-            assert p.default is not inspect.Parameter.empty, p.name
+            needed = p.name in NEEDED.get(name, ())
+            assert (p.default is inspect.Parameter.empty) == needed, p.name
         else:
             assert p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and p.name in ARRAYS
 
 
 @pytest.mark.parametrize(("name", "given"), calls())
 def test_one_value_an_example_jitted_or_not(name, given):
-    loss, arrays = LOSSES[name], pick(given)
+    loss, arrays = bound(name), pick(given)
     value, grad = value_and_grad(loss, arrays)
     assert value.shape == SHAPE and value.dtype == jnp.float32
-    alone = {n: x[1, 2] if x.shape[:2] == SHAPE else x for n, x in arrays.items()}
-    np.testing.assert_allclose(loss(**alone), value[1, 2], rtol=1e-6)  # no example sees another
+    last = jnp.squeeze(loss(**alone(arrays)))
+    np.testing.assert_allclose(last, value[1, 2], rtol=1e-6)  # no example sees another
     jitted = jax.jit(lambda arrays: value_and_grad(loss, arrays))(arrays)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), jitted, (value, grad))
     assert any(np.any(g != 0) for g in grad.values())
@@ -114,9 +149,13 @@ def test_value_and_gradient_are_finite_at_extremes(name, given):
     logits[..., 0] = far
     extremes = {"score": far, "log_variance": far.T.reshape(SHAPE), "logits": logits}
     extremes |= {"group_scores": logits, "attribute_scores": logits[..., :2]}
+    extremes |= {"values": far, "q": far, "entropy": far, "group_log_probs": logits}
     for pair in ((far, other), (other, far), (far, far), (far / 2, -far / 2)):
         arrays = ARRAYS | extremes | {"chosen": pair[0], "rejected": pair[1]}
-        value, grad = value_and_grad(LOSSES[name], pick(given, arrays))
+        arrays |= {"chosen_log_probs": pair[0], "rejected_log_probs": pair[1]}
+        for kind in ("log_probs", "sequence_log_probs"):
+            arrays |= {kind: pair[0], f"old_{kind}": pair[1], f"reference_{kind}": pair[1]}
+        value, grad = value_and_grad(bound(name), pick(given, arrays))
         assert np.all(np.isfinite(value)), value
         for array, g in grad.items():
             assert np.all(np.isfinite(g)), (array, g)
@@ -124,14 +163,14 @@ def test_value_and_gradient_are_finite_at_extremes(name, given):
 
 @pytest.mark.parametrize(("name", "given"), calls())
 def test_slots_of_weight_zero_change_nothing(name, given):
-    kinds = {"chosen": "pair_weight", "group_scores": "group_weight"}
-    weight = next((kinds[n] for n in given if n in kinds), "text_weight")
-    terms = [lookup.Term(1.0, name, LOSSES[name])]
+    kinds = ("pair", "group", "text", "token", "data", "reward")
+    weights = {f"{kind}_weight": jnp.asarray(WEIGHT) for kind in kinds}
+    terms = [lookup.Term(1.0, name, bound(name))]
     goal = objective.create(terms, lambda params, frozen, batch, rng: {**batch, **params}, {})
 
     def run(arrays):
         moving, still = split(pick(given, arrays))
-        batch = still | {weight: jnp.asarray(WEIGHT)}
+        batch = still | weights
         assert goal.weights(batch)[name] == WEIGHT.sum()
         total = lambda params: goal.sums(params, {}, batch, None)[0][name]
         return jax.value_and_grad(total)(moving)
@@ -163,9 +202,9 @@ def unchecked():
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("name", "given"), calls())
 def test_shapes_that_would_broadcast_are_refused(name, given):
-    loss = LOSSES[name]
+    loss = bound(name)
     arrays = {n: x[0] if x.shape[:2] == SHAPE else x for n, x in pick(given).items()}
-    for n in arrays.keys() - {"thresholds", "tie_width"}:
+    for n in arrays.keys() - {"thresholds", "tie_width", "entropy"}:  # which stand alone
         with pytest.raises(ValueError, match="differ in shape"):
             loss(**arrays | {n: arrays[n][:, None]})
 
@@ -184,6 +223,13 @@ OUTSIDE = {
     "high": (-10.0,),
     "top_k": (-1,),
     "temperature": (0.0, float("nan")),
+    "coef": (-1.0, float("nan")),
+    "alpha": (-1.0, float("nan")),
+    "beta": (-1.0, float("nan")),
+    "clip": (0.0, float("nan")),
+    "max_length": (0,),
+    "desirable_weight": (-1.0,),
+    "undesirable_weight": (-1.0,),
 }
 
 
@@ -195,4 +241,4 @@ def test_hyperparameters_outside_their_range_are_refused(name):
         if p.kind is inspect.Parameter.KEYWORD_ONLY:
             for value in OUTSIDE[p.name]:
                 with pytest.raises(ValueError, match=p.name):
-                    loss(**arrays, **{p.name: value})
+                    loss(**arrays, **NEEDED.get(name, {}) | {p.name: value})
