@@ -1,21 +1,28 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from rmjax import lookup
-from rmjax.build import model, objective, training
+from rmjax.build import credit, model, objective, rollout, training
+from rmjax.build.credit import Credit
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
+from rmjax.credit import baselines
 from rmjax.data import language, pipeline
-from rmjax.data.encode import Reader
+from rmjax.data.encode import Encoded, Reader
 from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
-from rmjax.models.transformer import Policy, Transformer
+from rmjax.models.layers import Adapter
+from rmjax.models.transformer import LanguageModel, Policy, Transformer
+from rmjax.sampling.filters import Settings
 from rmjax.train import forward, parallel, step
 from rmjax.train.state import Params, State
 
@@ -78,6 +85,7 @@ class Plan(NamedTuple):
     words: int  # that open a text and are its prompt; 0: prompts are given
     policy: Callable[..., Backbone]
     training: training.Training
+    credit: Credit
 
     @property
     def reads(self) -> set[str]:
@@ -97,12 +105,15 @@ class Parts(NamedTuple):
     backbone: Backbone
     reads: Reads
     module: Policy
-    params: Params  # at the start, on the host or the first device: the reference policy
-    batches: pipeline.Batches
+    sampler: LanguageModel  # the same without a critic, as `sampling` takes it
+    reference: Params  # placed: the policy at the start
+    batches: pipeline.Batches  # of the data set
+    rollouts: rollout.Plan | None
     layout: parallel.Layout
     step: Callable
     state: State
     frozen: Params
+    parameters: int
     notes: list[str]
 
 
@@ -111,8 +122,19 @@ def plan(config: Any) -> Plan:
 
     Raises: UserError naming the key.
     """
-    keys = ("batch_size", "microbatches", "log_every", "save_every")
+    keys = (
+        "batch_size",
+        "max_prompt",
+        "max_new_tokens",
+        "rollout_epochs",
+        "minibatches",
+        "microbatches",
+        "log_every",
+        "save_every",
+    )
     trained = training.plan(config, keys)
+    if config.samples < 0:
+        raise UserError(f"config key 'samples': must not be negative, got {config.samples}")
     try:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
@@ -123,6 +145,7 @@ def plan(config: Any) -> Plan:
         words,
         lookup.bind(config.policy, POLICIES, key="policy"),
         trained,
+        credit.plan(config),
     )
 
 
@@ -143,7 +166,7 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
 
     Raises: UserError where it is no causal language model or has no stop token.
     """
-    texts = lambda: [text for r in loaded.train for text in (_said(r.prompt), *_answers(r))]
+    texts = lambda: [text for r in loaded.train for text in (said(r.prompt), *_answers(r))]
     try:
         wanted = "texts" in lookup.arrays(chosen.policy)
         found = chosen.policy(texts()) if wanted else chosen.policy()
@@ -166,36 +189,53 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
 
 
 def assemble(
-    config: Any, chosen: Plan, loaded: Data, found: Backbone, reads: Reads, dtype: str
+    config: Any,
+    chosen: Plan,
+    loaded: Data,
+    found: Backbone,
+    reads: Reads,
+    dtype: str,
+    rewards: np.ndarray | None = None,
 ) -> Parts:
     """Builds batches of the data, the module, optimizer, step and the placed first state.
 
     loaded: of `prompted`. found, reads: of `backbone`. dtype: of products.
+    rewards: of each training text, where texts of the data are learned from by reward.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, adapter = config, chosen.training.adapter
     layout = chosen.training.layout(shardings.spec, 1)
     most = model.longest(found.config, c.max_length)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
+    if rewards is not None:
+        texts = _rewarded(texts, rewards, chosen.credit)
     batches = pipeline.batches(
         texts,
         seed=c.seed,
         epochs=c.epochs,
         batch_size=c.batch_size,
-        offer=(),
         rows_multiple=layout.ways * c.microbatches,
         pad_id=found.tokenizer.pad_id,
-        tiling=pipeline.Tiling(attention.TILE, causal=True),
+        tiling=None if c.samples else pipeline.Tiling(attention.TILE, causal=True),
     )
-    module = policy_module(
-        found, dtype=dtype, dropout=c.dropout, remat=c.remat, adapter=adapter, critic=c.critic
-    )
+    transformer = _transformer(found, c, dtype, adapter)
+    module = Policy(transformer, critic=c.critic)
     key = jax.random.key(c.seed)
     params = model.initialize(module, found.weights, training.stream(key, "init"))
     run = forward.language(module.apply, temperature=c.temperature)
-    offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, batches[0])
+    # Copies: what the state trains is donated to every step.
+    reference = layout.put({k: jnp.copy(x) for k, x in params.items()}, stacked=False)
+    sampling, first = None, batches[0]
+    if c.samples:
+        sampling, more = _rollouts(c, chosen, loaded, reads, batches, layout)
+        notes = [*notes, *more]
+        first = rollout.blank(sampling, chosen.credit, c.critic)
+    elif _referred(chosen.reads):
+        first = first | {"reference_log_probs": first["token_weight"]}
+    offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
     goal = objective.language(chosen.terms, run, set(offered))
-    update = training.update(c, chosen.training, len(batches))
+    updates = sampling.updates if sampling else len(batches)
+    update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
     states, frozen = training.states([params], held, update, [key])
     made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
@@ -204,33 +244,139 @@ def assemble(
         found,
         reads,
         module,
-        params,
+        LanguageModel(transformer),
+        reference,
         batches,
+        sampling,
         layout,
         layout.compile_step(made),
         layout.put(states[0]),
         layout.put(frozen, stacked=False),
+        sum(x.size for x in params.values()),
         [*loaded.notes, *notes],
     )
 
 
-def policy_module(
-    found: Backbone,
-    *,
-    dtype: str,
-    dropout: float = 0.0,
-    remat: bool = False,
-    adapter: Any = None,
-    critic: bool = False,
-) -> Policy:
-    """The module, its blocks unrolled where that is faster."""
+def _referred(names: set[str]) -> bool:
+    return any("reference" in name for name in names)
+
+
+def _rewarded(texts: Encoded, rewards: np.ndarray, credit: Credit) -> Encoded:
+    """The texts with their rewards: as advantages over the mean, standardized, and as the config's weights."""
+    made = texts.examples
+    own = np.asarray(rewards, np.float32)[made.per_text["record"]]
+    spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(made.first_target))
+    per_token = {"standard_rewards": spread(baselines.standardize(jnp.array(own)))}
+    if credit.weigh is not None:
+        per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
+    per_text = {"reward": own, "advantage": own - own.mean()}
+    made = dataclasses.replace(
+        made,
+        per_text={**made.per_text, **per_text},
+        per_token={**made.per_token, **per_token},
+    )
+    return texts._replace(examples=made)
+
+
+def _rollouts(
+    config: Any,
+    chosen: Plan,
+    loaded: Data,
+    reads: Reads,
+    batches: pipeline.Batches,
+    layout: parallel.Layout,
+) -> tuple[rollout.Plan, list[str]]:
+    c = config
+    prompts, notes = prompts_of(loaded.train, reads, c.max_prompt)
+    if c.batch_size > len(prompts.ids):
+        raise UserError(
+            f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
+        )
+    multiple = layout.ways * c.microbatches * c.minibatches
+    if c.batch_size % layout.ways:
+        raise UserError(
+            f"config key 'batch_size': {c.batch_size} is no multiple of the {layout.ways} devices"
+        )
+    mixed = "data_weight" in chosen.reads
+    shared = c.max_prompt + c.samples * c.max_new_tokens
+    longest = max(map(len, batches.examples.tokens)) if mixed else 0
+    row_length = -(-max(shared, longest) // 8) * 8
+    places = max(4 * c.samples, row_length // 8)
+    most = 0
+    if mixed:
+        packed = [
+            pipeline.pack(
+                np.maximum([[batches.examples.length(g) for g in b]], -(-row_length // places)),
+                row_length,
+            )
+            for plan in batches.plans
+            for b in plan
+        ]
+        most = -(-(max(int(p.max()) for p in packed) + 1) // multiple) * multiple
+    bounds = rollout.Bounds(
+        c.batch_size,
+        row_length,
+        places,
+        c.samples,
+        most,
+        multiple,
+        c.rollout_epochs,
+        c.minibatches,
+        reads.reader.tokenizer.pad_id,
+    )
+    return rollout.Plan(
+        prompts,
+        batches if mixed else None,
+        bounds,
+        c.seed,
+        c.epochs,
+        c.max_prompt,
+        c.max_new_tokens,
+    ), notes
+
+
+def prompts_of(
+    records: Sequence[Record], reads: Reads, max_prompt: int
+) -> tuple[rollout.Prompts, list[str]]:
+    """The prompts of records with the answers that the data have to them, and notes on what was cut."""
+    ids, notes = language.prompts([r.prompt for r in records], reads, max_prompt)
+    texts = [said(r.prompt) for r in records]
+    references = [_answers(r)[0] for r in records]
+    return rollout.Prompts(ids, np.arange(len(ids)), texts, references), notes
+
+
+def bounds_of_one(config: Any, parts: Parts) -> rollout.Bounds:
+    """The bounds of batches of one sample a prompt, to be measured and not learned from."""
+    row_length = -(-(config.max_prompt + config.max_new_tokens) // 8) * 8
+    pad_id, ways = parts.reads.reader.tokenizer.pad_id, parts.layout.ways
+    return rollout.Bounds(config.batch_size, row_length, 4, 1, 0, ways, 1, 1, pad_id)
+
+
+def settings(config: Any, reads: Reads) -> Settings:
+    """How answers are sampled.
+
+    Raises: UserError on a temperature that is not positive: nothing would be drawn.
+    """
+    if not config.temperature > 0:
+        raise UserError(f"config key 'temperature': must be positive, got {config.temperature}")
+    return Settings(
+        config.max_new_tokens,
+        temperature=config.temperature,
+        stop_tokens=reads.stop_ids,
+        pad_token=reads.reader.tokenizer.pad_id,
+    )
+
+
+def _transformer(found: Backbone, config: Any, dtype: str, adapter: Adapter | None) -> Transformer:
+    """Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
     unroll = found.config.layers if jax.default_backend() == "cpu" else 1
-    return Policy(Transformer(found.config, dtype, dropout, remat, unroll, adapter), critic=critic)
+    return Transformer(found.config, dtype, config.dropout, config.remat, unroll, adapter)
 
 
 def _answers(record: Record) -> tuple[str, ...]:
     return language.answers(record, compare=False)
 
 
-def _said(prompt: Prompt) -> str:
+def said(prompt: Prompt) -> str:
+    """A prompt as a text, a conversation as what was said in it."""
     return prompt if isinstance(prompt, str) else "\n".join(content for _, content in prompt)

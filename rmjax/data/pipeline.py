@@ -127,16 +127,18 @@ def assemble(
     *,
     lists: bool = False,
     pad_id: int = 0,
+    where: np.ndarray | None = None,
 ) -> Batch:
-    """Lays groups into rows; everything beyond them has weight 0."""
+    """Lays groups into rows; everything beyond them has weight 0. where: the row of each group; None: by packing."""
     rows = _Rows.empty(examples, shape, pad_id)
     batch = rows.batch | _weightless(examples, shape, offer, lists)
     pairs, laid = np.zeros(shape.rows, np.int64), np.zeros(shape.rows, np.int64)
     # Rows of one text are the padded layout that benchmarks compare with.
     alone = shape.places == 1 and len(groups) <= shape.rows
     lengths = _group_lengths(examples, groups)
-    where = range(len(groups)) if alone else pack(lengths[None], shape.row_length)[0].tolist()
-    for row, group in zip(where, groups, strict=True):
+    if where is None:
+        where = np.arange(len(groups)) if alone else pack(lengths[None], shape.row_length)[0]
+    for row, group in zip(where.tolist(), groups, strict=True):
         first = rows.places[row]
         rows.lay(row, group)
         for text in group:
@@ -156,7 +158,8 @@ def assemble(
         if lists:
             at = (row, laid[row], slice(len(group)))
             batch["group_items"][at] = first + np.arange(len(group))
-            batch["group_ratings"][at] = examples.rating(group)
+            if "rating" in examples.per_text or examples.given is not None:
+                batch["group_ratings"][at] = examples.rating(group)
             batch["group_mask"][at] = True
             batch["group_weight"][row, laid[row]] = examples.weight[group[0]]
             laid[row] += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax.errors import UserError
@@ -35,6 +36,14 @@ def write_json(path: Path, value: Any) -> None:
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes JSON lines."""
     write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Writes a .npy file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.save(file, values)
+    os.replace(partial, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

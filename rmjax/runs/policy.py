@@ -2,17 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax.build import policy as build
-from rmjax.build import training
+from rmjax.build import rollout, training
+from rmjax.build.rollout import Texts
 from rmjax.data import language, pipeline
+from rmjax.data.records import Record
 from rmjax.errors import UserError
-from rmjax.runs import folder, likelihood, progress, resume, speed
+from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
+from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop
 
 
@@ -40,22 +44,31 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         "dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype
     }
     found, reads = build.backbone(config, chosen, loaded)
-    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"])
     folder.begin(home, config, hashes, choices)
-    shape = parts.batches.shape
+    prompts = {
+        build.said(r.prompt): r.prompt for r in [*loaded.train, *loaded.validation, *loaded.test]
+    }
+    rewards = {
+        key: made
+        for key in ("reward", "gold")
+        if (made := rewarding.make(config, key, prompts, whole=chosen.words > 0)) is not None
+    }
+    known = None
+    if "reward" in rewards and not config.samples:
+        known = _data_rewards(home, loaded.train, rewards["reward"])
+    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known)
     say(
-        f"{len(loaded.train):,} training {loaded.kind}, {sum(p.size for p in parts.params.values()):,} parameters, "
-        f"{len(parts.batches)} steps of {shape.rows} x {shape.row_length} tokens "
-        f"({parts.batches.padding:.1%} padding), {parts.layout.name}, {choices['dtype']}"
+        f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, {_size(parts)}, "
+        f"{parts.layout.name}, {choices['dtype']}"
     )
     for note in parts.notes:
         say(f"note: {note}")
     try:
-        tally = _train(home, config, parts, choices)
+        tally = _train(home, config, chosen, parts, rewards, choices)
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
         return {"finished": False}
-    results = _judge(home, config, parts, tally)
+    results = _judge(home, config, parts, rewards, tally)
     folder.write_json(home / "results.json", results)
     say(f"Done: {home}/results.json")
     return show(results)
@@ -67,32 +80,85 @@ def show(results: Mapping[str, Any]) -> dict[str, Any]:
     return dict(results)
 
 
-def _train(home: Path, config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> loop.Tally:
-    steps = len(parts.batches)
+def _size(parts: build.Parts) -> str:
+    """How long the run is, and how large its steps."""
+    if parts.rollouts is not None:
+        bounds = parts.rollouts.bounds
+        return (f"{parts.rollouts.steps} rollouts of {bounds.prompts} x {bounds.group_size} samples, "
+                f"{parts.rollouts.updates} updates")  # fmt: skip
+    shape = parts.batches.shape
+    return (f"{len(parts.batches)} steps of {shape.rows} x {shape.row_length} tokens "
+            f"({parts.batches.padding:.1%} padding)")  # fmt: skip
+
+
+def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.ndarray:
+    """The reward of each record's own answer; kept in the run folder, for it takes a while."""
+    path = home / "rewards.npy"
+    if not path.exists():
+        progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
+        answers = [language.answers(r, compare=False)[0] for r in records]
+        prompts = [build.said(r.prompt) for r in records]
+        found = reward(Texts(prompts, answers, answers, np.ones(len(records), bool)))
+        folder.write_array(path, found)
+    return np.load(path)
+
+
+def _train(
+    home: Path,
+    config: Any,
+    chosen: build.Plan,
+    parts: build.Parts,
+    rewards: Mapping[str, Reward],
+    choices: Mapping[str, Any],
+) -> loop.Tally:
+    rollouts = parts.rollouts
+    steps = len(parts.batches) if rollouts is None else rollouts.steps
     start = resume.begin(home, parts.frozen, parts.layout, steps)
+    prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
+    if rollouts is not None:
+        does = sampled.functions(config, parts, rewards["reward"])
+        tokenizer = parts.reads.reader.tokenizer
+        prepare = rollout.prepare(does, chosen.credit, rollouts.bounds, tokenizer, config.seed)
+        batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
+    elif any("reference" in name for name in chosen.reads):
+        prepare = _referring(sampled.functions(config, parts, lambda texts: np.zeros(0)))
+    watched = "objective" if "reward" in rewards else "log_prob"
     try:
         with progress.bar(steps, start) as shown:
             return loop.train(
                 parts.step,
                 parts.state,
                 parts.frozen,
-                lambda k: pipeline.iterate(parts.batches, k),
+                batches,
                 parts.layout,
                 steps=steps,
                 folder=home,
                 every=loop.Every(
                     config.log_every, math.ceil(steps / config.validations), config.save_every
                 ),
-                validate=_validation(config, parts),
-                best_metric="validation/log_prob",
+                validate=_validation(config, chosen, parts, rewards),
+                best_metric=f"validation/{watched}",
                 describe=_description(config, parts, choices),
                 progress=shown,
+                prepare=prepare,
+                carry=carry,
             )
     except loop.Diverged as error:
         raise UserError(
             f"the loss or its gradient was not finite at step {error.step}; {resume.kept(home)}. Lower the learning "
             "rate in --config.schedule, or set --config.clip_norm=1.0; then use a new --workdir"
         ) from error
+
+
+def _referring(does: rollout.Functions) -> loop.Prepare:
+    """The stage of losses that compare with the reference on texts of the data."""
+
+    def prepare(params, carry, batch):
+        del params
+        assert does.reference is not None
+        return [batch | {"reference_log_probs": does.reference(batch)["log_probs"]}], carry, {}
+
+    return prepare
 
 
 def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,17 +186,38 @@ def _predicts(config: Any, parts: build.Parts):
     return predicts
 
 
-def _validation(config: Any, parts: build.Parts):
+def _validation(
+    config: Any, chosen: build.Plan, parts: build.Parts, rewards: Mapping[str, Reward]
+) -> Callable[[Any], dict[str, float]]:
+    """What a state is worth on the validation documents: how well it predicts them, and what its answers earn."""
     predicts = _predicts(config, parts)
+    write = _writer(config, parts, rewards, parts.data.validation[: config.validation_prompts])
 
     def validate(state) -> dict[str, float]:
         found = predicts(state.params, parts.data.validation)
-        return {"validation/log_prob": -float(found.nats.sum() / found.tokens.sum())}
+        means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
+        if write is not None:
+            means |= write(state.params).means()
+            means["objective"] = means["reward"] - chosen.credit.price.beta * means["kl"]
+        return {f"validation/{name}": value for name, value in means.items()}
 
     return validate
 
 
-def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> dict[str, Any]:
+def _writer(
+    config: Any, parts: build.Parts, rewards: Mapping[str, Reward], records: Sequence[Record]
+) -> Callable[[Any], sampled.Written] | None:
+    """A function of placed parameters: what they answer to the prompts of records. None without a reward."""
+    if "reward" not in rewards:
+        return None
+    does = sampled.functions(config, parts, rewards["reward"])
+    prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
+    return lambda params: sampled.write(config, does, params, prompts, rewards, parts)
+
+
+def _judge(
+    home: Path, config: Any, parts: build.Parts, rewards: Mapping[str, Reward], tally: loop.Tally
+) -> dict[str, Any]:
     """Figures of the best parameters on the held-out records; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
     best = home / "checkpoints/best"
@@ -142,13 +229,19 @@ def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> di
         own = [r for r in test if r.domain == domain]
         found = likelihood.figures(predicts(params, own), [r.document for r in own])
         metrics |= {f"{domain}/{name}": figure for name, figure in found.items()}
+    asked = test[: config.test_prompts]
+    write = _writer(config, parts, rewards, asked)
+    if write is not None:
+        after, before = write(params), write(_start(parts))
+        metrics |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
+        folder.write_lines(home / "samples.jsonl", sampled.lines(asked, after, before))
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     return {
         "experiment": "policy",
         "command": folder.read_json(home / "environment.json")["command"],
         "finished": True,
         "seconds": tally.seconds + tally.compile_seconds,
-        "steps": len(parts.batches),
+        "steps": tally.steps,
         "interval": "95% over documents",
         "throughput": {
             "tokens_per_second": per_second(tally.tokens),
@@ -160,3 +253,8 @@ def _judge(home: Path, config: Any, parts: build.Parts, tally: loop.Tally) -> di
         "notes": parts.notes,
         "metrics": metrics,
     }
+
+
+def _start(parts: build.Parts) -> Any:
+    """The trained part of the reference policy, placed."""
+    return {name: parts.reference[name] for name in parts.state.params}

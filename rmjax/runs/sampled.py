@@ -1,0 +1,154 @@
+"""What a policy writes to prompts, and what that is worth: rewards, divergence from the reference, what it is like.
+
+Legend: N prompts, one completion each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rmjax.build import policy as build
+from rmjax.build import rollout
+from rmjax.data.records import Record
+from rmjax.evaluation import overoptimization, statistics, text
+from rmjax.runs.rewarding import Reward
+from rmjax.sampling.generate import generate
+from rmjax.train import forward
+from rmjax.train.state import collections
+
+
+class Written(NamedTuple):
+    """Of each prompt's completion: its text, rewards by name, KL in nats, tokens, and whether it stopped."""
+
+    texts: list[str]
+    rewards: dict[str, np.ndarray]
+    kl: np.ndarray
+    lengths: np.ndarray
+    stopped: np.ndarray
+
+    def means(self) -> dict[str, float]:
+        """The mean of each, and the diversity of all."""
+        like = text.figures([t.split() for t in self.texts], self.stopped)
+        means = {name: float(x.mean()) for name, x in self.rewards.items()}
+        return means | like | {"kl": float(self.kl.mean()), "length": float(self.lengths.mean())}
+
+
+def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
+    """What a rollout does, compiled for the run's layout."""
+    settings, layout = build.settings(config, parts.reads), parts.layout
+    pad_id = parts.reads.reader.tokenizer.pad_id
+
+    def draw(params, frozen, batch):
+        variables = collections({**params, **frozen})
+        keys = jax.random.wrap_key_data(batch["keys"])
+        return generate(parts.sampler, variables, batch["tokens"], batch["lengths"], keys, settings)
+
+    run = forward.language(parts.module.apply, temperature=config.temperature)
+
+    def measure(params, frozen, batch):
+        offered = run(params, frozen, batch, None)
+        return {name: offered[name] for name in ("log_probs", "values") if name in offered}
+
+    drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
+
+    def sample(params, prompts, step, count):
+        batch = rollout.padded(prompts.ids, config.max_prompt, pad_id)
+        batch["keys"] = rollout.key_rows(config.seed, step, prompts.number, count)
+        return drawn(params, parts.frozen, layout.put_batch(batch))
+
+    given = lambda params, frozen: lambda batch: measured(params, frozen, layout.put_batch(batch))
+    return rollout.Functions(
+        sample,
+        reward,
+        lambda params, batch: given(params, parts.frozen)(batch),
+        given(parts.reference, {}),
+    )
+
+
+def write(
+    config: Any,
+    does: rollout.Functions,
+    params: Any,
+    prompts: rollout.Prompts,
+    rewards: Mapping[str, Reward],
+    parts: build.Parts,
+) -> Written:
+    """One completion of each prompt by the policy `params`, always with the same keys.
+
+    Prompts go in batches of one size, the last filled up with repeated ones.
+    """
+    tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
+    bounds = build.bounds_of_one(config, parts)
+    texts, found = [], []
+    values: dict[str, list[np.ndarray]] = {name: [] for name in rewards}
+    for start in range(0, len(prompts.ids), size):
+        at = np.arange(start, start + size) % len(prompts.ids)
+        real = min(size, len(prompts.ids) - start)
+        own = prompts.take(at)
+        samples = does.sample(params, own, KEYS, 1)
+        batch = rollout.lay(rollout.as_examples(samples, own), size, bounds)
+        where = rollout.Places.of(batch, size, samples.tokens.shape[2])
+        now = where.unpack(does.measure(params, batch)["log_probs"])
+        assert does.reference is not None
+        before = where.unpack(does.reference(batch)["log_probs"])
+        said = rollout.as_texts(samples, own, tokenizer)
+        for name, reward in rewards.items():
+            values[name].append(reward(said)[:real])
+        texts += said.completions[:real]
+        found.append(
+            np.stack([(now - before).sum(1), samples.lengths[:, 0], samples.stopped[:, 0]])[
+                :, :real
+            ]
+        )
+    kl, lengths, stopped = np.concatenate(found, axis=1)
+    joined = {name: np.concatenate(x) for name, x in values.items()}
+    return Written(texts, joined, kl, lengths, stopped > 0)
+
+
+KEYS = 2**30  # in place of a step: no rollout of a run has these keys
+
+
+def figures(after: Written, before: Written, documents: list[str]) -> dict[str, dict[str, Any]]:
+    """Means of both policies and their paired differences, with 95% intervals over documents."""
+    drawn, n = (
+        statistics.resample(documents),
+        {"n": len(documents), "documents": len(set(documents))},
+    )
+    shown: Callable = lambda estimate: estimate._asdict() | n
+    mean = lambda x: shown(statistics.interval(drawn.mean(np.asarray(x, np.float64))))
+    made = {}
+    for name in after.rewards:
+        made[name] = mean(after.rewards[name])
+        made[f"reference/{name}"] = mean(before.rewards[name])
+        gain = overoptimization.paired_difference(
+            after.rewards[name], before.rewards[name], documents
+        )
+        made[f"gain/{name}"] = shown(gain)
+    for who, written in (("", after), ("reference/", before)):
+        made[f"{who}kl"] = mean(written.kl)
+        made[f"{who}length"] = mean(written.lengths)
+        made[f"{who}missing_stop"] = mean(~written.stopped)
+        words = [t.split() for t in written.texts]
+        for order in (1, 2):
+            value = text.distinct(words, order)
+            made[f"{who}distinct_{order}"] = {"value": value, "low": None, "high": None, **n}
+    return made
+
+
+def lines(records: Sequence[Record], after: Written, before: Written) -> list[dict[str, Any]]:
+    """Of each prompt what both policies answered, and the rewards, as JSON."""
+    return [
+        {
+            "id": record.id,
+            "domain": record.domain,
+            "prompt": record.prompt,
+            "policy": after.texts[i],
+            "reference": before.texts[i],
+            "rewards": {name: float(x[i]) for name, x in after.rewards.items()},
+            "reference_rewards": {name: float(x[i]) for name, x in before.rewards.items()},
+            "kl": float(after.kl[i]),
+        }
+        for i, record in enumerate(records)
+    ]
