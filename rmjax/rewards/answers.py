@@ -13,7 +13,7 @@ from rmjax.rewards.patterns import compiled
 
 # Thousands in groups of three or plain digits; decimals; a short exponent. A minus after a letter or digit is a hyphen
 # or an operator. Numbers inside of words (H2O) and behind a second point (1.2.3) are none.
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|(?<!\.)\.\d+"
 _SIGN = r"(?:(?<![A-Za-z0-9_)])[-−+])?[$€£¥]?"
 _VALUE = re.compile(
     rf"(?P<sign>{_SIGN})(?:\\[dt]?frac\{{(?P<over>{_NUMBER})\}}\{{(?P<under>{_NUMBER})\}}"

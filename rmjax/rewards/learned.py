@@ -75,7 +75,7 @@ def implicit(
 
 
 def looked_up(
-    completions: Sequence[str], table: Mapping[str, float], *, missing: float = float("nan")
+    completions: Sequence[str], table: Mapping[str, int | float], *, missing: float = float("nan")
 ) -> np.ndarray:
     """The rating that people gave to the very text.
 

@@ -77,9 +77,8 @@ def limit(seconds: int, memory: int) -> None:
     Raises: OSError where the kernel does not grant it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(
-        NEW_NETWORK
-    ):  # which only root may without a new user namespace; either may be forbidden
+    # Only root may have one without a new user namespace; either may be forbidden, and the hook stands alone then.
+    if libc.unshare(NEW_NETWORK):
         libc.unshare(NEW_USER | NEW_NETWORK)
     if os.geteuid() == 0:
         _leave_root(libc)

@@ -47,8 +47,11 @@ def embedding_cosine(
     """Cosine of the embeddings of completion and reference, in [-1, 1].
 
     embed: embeddings of texts [N, D].
+    Raises: ValueError if sizes differ.
     """
     made, wanted = (np.asarray(embed(texts)) for texts in (completions, references))
+    if made.shape != wanted.shape:
+        raise ValueError(f"embeddings differ in shape: {made.shape} and {wanted.shape}")
     written = np.array([bool(c.strip()) for c in completions], bool)
     return np.where(written, _cosine(made, wanted), 0).astype(np.float32)
 
