@@ -131,7 +131,7 @@ def probes(
     """How far scores follow length in characters; nothing of processes."""
     match records[0]:
         case RatedText():
-            length = rules.length([cast(RatedText, r).text for r in records])
+            length = rules.characters([cast(RatedText, r).text for r in records])
             return length_bias.texts(score, length, ratings(records), resamples)
         case Pair() | Ranking():
             gaps, lengths = (judged(records, v) for v in (score, baselines(records)["longer"]))
@@ -147,7 +147,7 @@ def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
     match records[0]:
         case RatedText():
             texts = [cast(RatedText, r).text for r in records]
-            length = rules.length(texts)
+            length = rules.characters(texts)
             return {
                 "vader": rules.vader(texts),
                 "length": length,
@@ -158,10 +158,10 @@ def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
             return {"majority": padded(steps)}
         case Pair():
             longer = padded(
-                [rules.length([r.chosen, r.rejected]) for r in cast(list[Pair], records)]
+                [rules.characters([r.chosen, r.rejected]) for r in cast(list[Pair], records)]
             )
         case Ranking():
-            longer = padded([rules.length(r.completions) for r in cast(list[Ranking], records)])
+            longer = padded([rules.characters(r.completions) for r in cast(list[Ranking], records)])
         case Text():
             raise _unrated()
     return {"longer": longer, "shorter": -longer, "majority": 0 * longer}
