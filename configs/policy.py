@@ -2,13 +2,85 @@
 
     python -m experiments.optimize_policy --config=configs/policy.py:gpt --workdir=runs/gpt
 
-gpt:     a small GPT from scratch on the texts of the four human-rated corpora.
-tiny:    a smaller one over bytes, on made-up texts; seconds.
+gpt:       a small GPT from scratch on the texts of the four human-rated corpora.
+sentiment: that GPT (runs/gpt) against a reward model of half of the documents (runs/proxy), watched by one of the other
+           half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
+           sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
+sums_start, sums: additions learned by likelihood, a little, and then by their reward.
+tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
 import ml_collections
 
+# The objectives, each a few lines of a config. `samples` 0 learns from the data's own answers.
+OBJECTIVES = {
+    "reward_weighted": {
+        "loss": "reward_weighted()",
+        "weights": "exp_weights(beta=0.3, baseline=0.0)",
+    },
+    "linear_weighted": {"loss": "linear_weighted(coef=1.0)"},
+    "mixed": {"loss": "mle() + 0.2 * reinforce()", "samples": 2},
+    "off_policy": {
+        "loss": "mle() + 0.2 * off_policy()",
+        "samples": 2,
+        "rollout_epochs": 2,
+    },
+    "minimum_risk": {"loss": "mle() + 1.0 * minimum_risk()", "samples": 4},
+    "filtered": {"loss": "reward_weighted()", "weights": "keep_best()", "samples": 4},
+    "raml": {
+        "loss": "reward_weighted()",
+        "weights": "boltzmann_weights(temperature=0.3)",
+        "samples": 4,
+    },
+    "reinforce": {"loss": "reinforce()", "baseline": "moving_average()", "samples": 1},
+    "rloo": {"loss": "reinforce()", "baseline": "leave_one_out()", "samples": 2},
+    "grpo": {"loss": "grpo()", "baseline": "group_normalized()", "samples": 4, "kl": "free()"},
+    "dr_grpo": {
+        "loss": "dr_grpo(max_length=32)",
+        "baseline": "group_centered()",
+        "samples": 4,
+        "kl": "free()",
+    },
+    "actor_critic": {
+        "loss": "policy_gradient() + 0.5 * squared_value() + 0.001 * negative_entropy()",
+        "baseline": "no_baseline()",
+        "critic": True,
+        "samples": 1,
+    },
+    "ppo": {
+        "loss": "ppo(clip=0.2) + 0.1 * clipped_value(clip=0.2)",
+        "baseline": "no_baseline()",
+        "critic": True,
+        "samples": 1,
+        "rollout_epochs": 2,
+        "minibatches": 2,
+    },
+}
+PREFERENCES = {
+    "dpo": "dpo(beta=0.1)",
+    "ipo": "ipo(beta=0.1)",
+    "hinge_norm": "hinge_norm()",
+    "slic": "slic() + 0.1 * mle()",
+    "orpo": "mle() + 0.1 * orpo()",
+    "simpo": "simpo()",
+    "cpo": "cpo()",
+}
+SENTIMENT = {
+    "policy": "trained(workdir='runs/gpt')",
+    "prompts": "opening(words=4)",
+    "reward": "learned()",
+    "reward_model": "runs/proxy",
+    "gold": "learned()",
+    "gold_model": "runs/gold",
+    "kl": "fixed(beta=0.1)",
+    "max_length": 128,
+    "max_prompt": 24,
+    "max_new_tokens": 32,
+    "batch_size": 64,
+    "schedule": "linear(peak=1e-4)",
+    "epochs": 0.5,
+}
 TINY = {
     "policy": "tiny_decoder()",
     "data": "synthetic_ratings(count=200)",
@@ -19,14 +91,18 @@ TINY = {
 TINY_REWARD = {
     **TINY,
     "prompts": "opening(words=2)",
-    "reward": "keywords(words=['e'])",
+    "reward": "regex(pattern='e')",
     "gold": "length(target=3)",
     "kl": "fixed(beta=0.05)",
     "max_prompt": 24,
     "max_new_tokens": 16,
     "validation_prompts": 16,
     "test_prompts": 20,
+    "validations": 1,
+    "epochs": 0.5,
 }
+TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
+SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 NAMES = {
     "gpt": {
         "policy": "gpt(vocabulary=4096, width=256, layers=4)",
@@ -37,8 +113,24 @@ NAMES = {
         "dropout": 0.1,
         "weight_decay": 0.1,
     },
+    "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
+    **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
+    "sums_start": {**SUMS, "schedule": "linear(peak=2e-3)", "batch_size": 128, "epochs": 20.0},
+    "sums": {
+        **SUMS,
+        **OBJECTIVES["rloo"],
+        "policy": "trained(workdir='runs/sums_start')",
+        "reward": "exact_answer()",
+        "samples": 8,
+        "max_prompt": 8,
+        "max_new_tokens": 5,
+        "batch_size": 64,
+        "schedule": "linear(peak=3e-4)",
+        "epochs": 4.0,
+    },
     "tiny": {**TINY, "epochs": 2.0},
-    "tiny_rloo": {**TINY_REWARD, "loss": "reinforce()", "samples": 4},
+    **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
+    **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
 }
 
 
@@ -51,7 +143,9 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/policy.py has {sorted(NAMES)}, not {name!r}")
     c = ml_collections.ConfigDict()
     c.seed = 0
-    c.data = "human_ratings()"  # human_ratings, file, tfds, synthetic_ratings
+    c.data = (
+        "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
+    )
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
     c.max_length = 256  # tokens of a prompt with its answer
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices
@@ -64,6 +158,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
+    c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.reward, c.reward_model = (
         "",
         "",
@@ -84,7 +179,6 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
         256,
         1000,
     )  # at most so many, answered at validation and at the end
-    c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.loss = "mle()"  # a sum of terms
     c.optimizer = "adamw(eps=1e-5)"
     c.schedule = "linear(peak=1e-4, warmup=0.06)"

@@ -1,7 +1,7 @@
 """The `data` line of a config: records in three splits, the same shape whatever the source."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -176,19 +176,34 @@ def _check(parts: list[list[Record]], first: str, validation: str) -> None:
 
 def synthetic_ratings(*, count: int = 600, seed: int = 0) -> Data:
     """Made-up texts rated by the words they hold; seconds on any machine."""
-    if count < 5:
-        raise UserError(
-            f"config key 'data': synthetic_ratings() needs count of 5 or more, not {count}"
-        )
-    records = synthetic.rated_texts(count, seed=seed)
-    fifth = count // 5
-    return Data(
-        list(records[2 * fifth :]),
-        list(records[:fifth]),
-        list(records[fifth : 2 * fifth]),
-        (-4, 4),
-        [],
+    return _fifths(
+        "synthetic_ratings", count, lambda: synthetic.rated_texts(count, seed=seed), (-4, 4)
     )
+
+
+def synthetic_pairs(*, count: int = 300, seed: int = 0) -> Data:
+    """Made-up prompts with two answers each, the better one chosen."""
+    return _fifths("synthetic_pairs", count, lambda: synthetic.pairs(count, seed=seed), None)
+
+
+def sums(*, count: int = 2000, most: int = 99, seed: int = 0) -> Data:
+    """Additions of two numbers from 0 to `most` as prompts, and their answers."""
+    return _fifths("sums", count, lambda: synthetic.sums(count, most, seed=seed), None)
+
+
+def _fifths(
+    name: str, count: int, make: Callable[[], Sequence[Record]], scale: tuple[int, int] | None
+) -> Data:
+    """A fifth of the records to validate, one to judge, the others to train."""
+    if count < 5:
+        raise UserError(f"config key 'data': {name}() needs count of 5 or more, not {count}")
+    try:
+        records = make()
+    except ValueError as error:
+        raise UserError(f"config key 'data': {name}(): {error}") from error
+    fifth = count // 5
+    parts = records[2 * fifth :], records[:fifth], records[fifth : 2 * fifth]
+    return Data(*map(list, parts), scale, [])
 
 
 def fold(loaded: Data, line: str) -> Data:
@@ -219,4 +234,6 @@ def _part(line: str, key: str, *, least: int) -> tuple[int, int]:
     return place, count
 
 
-DATA = {f.__name__: f for f in (human_ratings, file, tfds, synthetic_ratings)}
+DATA = {
+    f.__name__: f for f in (human_ratings, file, tfds, synthetic_ratings, synthetic_pairs, sums)
+}

@@ -16,6 +16,7 @@ from rmjax.build.model import Backbone
 from rmjax.credit import baselines
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Encoded, Reader
+from rmjax.data.language import Reads
 from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -68,13 +69,6 @@ def opening(*, words: int = 4) -> int:
 
 
 PROMPTS = {f.__name__: f for f in (given, opening)}
-
-
-class Reads(NamedTuple):
-    """How a policy reads, as `data.language.Policy`."""
-
-    reader: Reader
-    stop_ids: tuple[int, ...]
 
 
 class Plan(NamedTuple):

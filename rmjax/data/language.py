@@ -1,7 +1,7 @@
 """Records as what a language model learns: which of their tokens it is to predict, and where each answer stops."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from rmjax.errors import UserError
 WHOLE = 10**9  # tokens: longer than any text
 
 
-class Policy(Protocol):
+class Reads(NamedTuple):
     """How a language model reads, and the tokens that end its answers, the usual one first."""
 
     reader: Reader
@@ -73,7 +73,7 @@ def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
 
 
 def encode(
-    records: Sequence[Record], policy: Policy, max_length: int, *, compare: bool = False
+    records: Sequence[Record], reads: Reads, max_length: int, *, compare: bool = False
 ) -> Encoded:
     """Examples whose tokens to predict are those of the answers, each with its stop token.
 
@@ -82,15 +82,15 @@ def encode(
     compare: all answers of a record form a group, as preference losses need.
     """
     said = [answers(r, compare=compare) for r in records]
-    reader = policy.reader._replace(max_length=WHOLE)
+    reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
     tokens, starts, record_of, members, cut = [], [], [], [], 0
     for i, group in enumerate(found):
         own = []
         for completion in group.completions:
-            answer = _stopped(completion, policy.stop_ids)
+            answer = _stopped(completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
-            pieces = _fit(group, answer, max_length, policy, whole=plain)
+            pieces = _fit(group, answer, max_length, reads, whole=plain)
             cut += pieces.cut
             for piece, start in pieces.parts:
                 own.append(len(tokens))
@@ -119,20 +119,20 @@ def encode(
 
 
 def prompts(
-    found: Sequence[Prompt], policy: Policy, max_length: int
+    found: Sequence[Prompt], reads: Reads, max_length: int
 ) -> tuple[list[np.ndarray], list[str]]:
     """Token ids of each prompt as it stands before an answer, and notes; longer ones lose their front.
 
     Raises: UserError where a prompt has no token at all.
     """
-    made, _ = groups(policy.reader._replace(max_length=WHOLE), found, [("",)] * len(found))
+    made, _ = groups(reads.reader._replace(max_length=WHOLE), found, [("",)] * len(found))
     cut = sum(len(g.prompt) > max_length for g in made)
     notes = [f"{cut} prompts lost their front, to {max_length} tokens"] if cut else []
     if not all(len(g.prompt) for g in made):
         raise UserError(
             "config key 'prompts': a prompt is empty and the model has no token of beginning; use opening(words=...)"
         )
-    return [_front(g.prompt, max_length, policy) for g in made], notes
+    return [_front(g.prompt, max_length, reads) for g in made], notes
 
 
 class _Pieces(NamedTuple):
@@ -142,7 +142,7 @@ class _Pieces(NamedTuple):
     cut: int
 
 
-def _fit(group: Group, answer: np.ndarray, most: int, policy: Policy, *, whole: bool) -> _Pieces:
+def _fit(group: Group, answer: np.ndarray, most: int, reads: Reads, *, whole: bool) -> _Pieces:
     """whole: the text may be cut into several."""
     text, first = np.concatenate([group.prompt, answer]), max(len(group.prompt), 1)
     if len(text) <= most:
@@ -152,15 +152,15 @@ def _fit(group: Group, answer: np.ndarray, most: int, policy: Policy, *, whole: 
         begins = range(0, len(text) - 1, most - 1)
         return _Pieces([(text[b : b + most], first if b == 0 else 1) for b in begins], 0)
     kept = answer[: most - 1]
-    head = _front(group.prompt, most - len(kept), policy)
+    head = _front(group.prompt, most - len(kept), reads)
     return _Pieces([(np.concatenate([head, kept]), len(head))], int(len(kept) < len(answer)))
 
 
-def _front(prompt: np.ndarray, room: int, policy: Policy) -> np.ndarray:
+def _front(prompt: np.ndarray, room: int, reads: Reads) -> np.ndarray:
     """The last `room` tokens of a prompt, and its first one where that is a special token."""
     if len(prompt) <= room:
         return prompt
-    kept = int(int(prompt[0]) in policy.reader.tokenizer.special and room > 1)
+    kept = int(int(prompt[0]) in reads.reader.tokenizer.special and room > 1)
     return np.concatenate([prompt[:kept], prompt[len(prompt) - room + kept :]])
 
 

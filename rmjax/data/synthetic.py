@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rmjax.data.records import RatedText
+from rmjax.data.records import Pair, RatedText, Text
 
 GOOD = ("fine", "lovely", "superb", "brilliant", "charming", "delightful", "moving")
 BAD = ("dull", "poor", "awful", "tedious", "clumsy", "dreadful", "hollow")
@@ -37,3 +37,25 @@ def rated_texts(count: int, *, seed: int = 0, raters: int = 10) -> list[RatedTex
         ratings = tuple(float(v) for v in noisy)
         records.append(RatedText(f"{i}", "synthetic", f"{i}", text, float(np.mean(noisy)), ratings))
     return records
+
+
+def pairs(count: int, *, seed: int = 0) -> list[Pair]:
+    """Two texts of `rated_texts` as answers to one prompt each, the one with the higher rating chosen."""
+    texts, records = rated_texts(2 * count, seed=seed), []
+    for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
+        better, worse = (a, b) if a.rating >= b.rating else (b, a)
+        prompt = f"Review {i}: "
+        records.append(Pair(f"{i}", "synthetic", f"{i}", prompt, better.text, worse.text))
+    return records
+
+
+def sums(count: int, most: int, *, seed: int = 0) -> list[Text]:
+    """Different additions of two numbers from 0 to `most`, such as "7+15=" and its answer "22".
+
+    Raises: ValueError if there are not so many.
+    """
+    if not 0 < count <= (most + 1) ** 2:
+        raise ValueError(f"there are {(most + 1) ** 2} sums up to {most} + {most}, not {count}")
+    drawn = np.random.default_rng(seed).permutation((most + 1) ** 2)[:count]
+    asked = [divmod(int(i), most + 1) for i in drawn]
+    return [Text(f"{a}+{b}", "sums", f"{a}+{b}", str(a + b), prompt=f"{a}+{b}=") for a, b in asked]

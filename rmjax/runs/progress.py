@@ -56,13 +56,26 @@ def bar(steps: int, start: int) -> Iterator[Log]:
         yield show
 
 
+HIDDEN = (
+    "length",
+    "repetition",
+    "missing_stop",
+    "distinct",
+    "objective",
+)  # of validation; metrics.jsonl has them
+
+
 def describe(values: Mapping[str, float]) -> str:
     """One line of the figures worth watching."""
     names = [
         "train/loss",
         "train/accuracy",
-        *sorted(k for k in values if k.startswith("rollout/")),
-        *sorted(k for k in values if k.startswith("validation/")),
+        *(f"rollout/{name}" for name in ("reward", "kl")),
+        *sorted(
+            k
+            for k in values
+            if k.startswith("validation/") and not k.split("/")[1].startswith(HIDDEN)
+        ),
     ]
     parts = [
         f"{name.removeprefix('train/')} {values[name]:.4f}" for name in names if name in values
