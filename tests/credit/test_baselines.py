@@ -8,8 +8,8 @@ import pytest
 from rmjax.credit import baselines
 
 RNG = np.random.default_rng(0)
-REWARDS = RNG.normal(2, 3, (5, 4))
-REWARDS[1] = 0.1  # a group of equal rewards, whose mean rounds
+REWARDS = RNG.normal(2, 3, (5, 6))
+REWARDS[1] = 2.3  # a group of equal rewards, whose mean rounds
 GIVEN = jnp.asarray(REWARDS, jnp.float32)
 N, K = REWARDS.shape
 

@@ -24,9 +24,8 @@ BEHAVIOR = jnp.asarray([0.1, 0.4, 0.2, 0.3])
 
 def moments(loss, chance):
     """Mean and summed variance of the ascent direction that `loss` of K pulls gives."""
-    directions = jax.vmap(jax.grad(lambda x, pulls: -jnp.mean(loss(x, pulls))), (None, 0))(
-        ARMS, PULLS
-    )
+    direction = jax.grad(lambda x, pulls: -jnp.mean(loss(x, pulls)))
+    directions = jax.jit(jax.vmap(direction, (None, 0)))(ARMS, PULLS)
     weight = jnp.prod(chance[PULLS], axis=1)
     assert float(jnp.sum(weight)) == pytest.approx(1, rel=1e-5)
     mean = weight @ directions
@@ -106,7 +105,7 @@ def chain(advantage_of):
         )
 
     flat = lambda tree: jnp.concatenate([x.reshape(*x.shape[:1], -1) for x in tree], axis=1)
-    found, weight = flat(jax.vmap(direction)(TEXTS)), chance(params)
+    found, weight = flat(jax.jit(jax.vmap(direction))(TEXTS)), chance(params)
     mean = weight @ found
     want = jnp.concatenate([x.ravel() for x in jax.grad(goal)(params)])
     return mean, float(weight @ jnp.sum(jnp.square(found - mean[None]), axis=1)), want
