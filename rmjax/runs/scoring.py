@@ -19,7 +19,7 @@ from rmjax.data.encode import Reader, encode
 from rmjax.data.examples import Examples
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.errors import UserError
-from rmjax.models import shardings
+from rmjax.models import attention, shardings
 from rmjax.models.transformer import Config
 from rmjax.runs import normalization
 from rmjax.train import checkpoint, forward, parallel
@@ -47,9 +47,17 @@ class Scorer(NamedTuple):
 
 
 def make_score(
-    apply: Callable, layout: parallel.Layout, frozen: PyTree, seeds: int, pad_id: int
+    apply: Callable,
+    layout: parallel.Layout,
+    frozen: PyTree,
+    seeds: int,
+    pad_id: int,
+    tiling: pipeline.Tiling | None = None,
 ) -> Score:
-    """Returns score(placed params, examples) -> float32 [S, M], one a scored place; compiled once a shape."""
+    """Returns score(placed params, examples) -> float32 [S, M], one a scored place; compiled once a shape.
+
+    tiling: how the model's attention is cut into tiles; None: it takes none.
+    """
     run = forward.scores(apply)
     rows = lambda params, frozen, batch: run(params, frozen, batch, None)["score"]
     rows = jax.vmap(rows, in_axes=(0, None, 0)) if seeds > 1 else rows
@@ -58,7 +66,7 @@ def make_score(
     def score(params, examples):
         scores = np.zeros((seeds, examples.first_place[-1]), np.float32)
         for batch, found, places in pipeline.score_batches(
-            examples, pad_id=pad_id, rows_multiple=layout.ways
+            examples, pad_id=pad_id, rows_multiple=layout.ways, tiling=tiling
         ):
             if seeds > 1:
                 batch = {k: np.broadcast_to(v, (seeds, *v.shape)) for k, v in batch.items()}
@@ -67,6 +75,11 @@ def make_score(
         return scores
 
     return score
+
+
+def tiling(config: Config) -> pipeline.Tiling:
+    """How attention of a transformer is cut into tiles."""
+    return pipeline.Tiling(attention.TILE, causal=config.kind == "decoder")
 
 
 def records(
@@ -111,6 +124,7 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         layout.put(frozen, stacked=False),
         config.seeds,
         reader.tokenizer.pad_id,
+        tiling(Config(**about["transformer"])),
     )
     wanted = normalized and config.normalize != "keep()"
     return Scorer(
