@@ -55,7 +55,8 @@ def test_tiles_change_no_score(backbone):
     tiling = scoring.tiling(backbone.config)
     assert all("tiles" in b for b, *_ in pipeline.score_batches(texts, pad_id=0, tiling=tiling))
     whole, tiled = (
-        scoring.make_score(module.apply, layout, {}, 1, 0, t)(params, texts) for t in (None, tiling)
+        scoring.make_score(module.apply, layout, {}, 1, 0, t)(params, texts)["score"]
+        for t in (None, tiling)
     )
     np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-6)
     assert np.ptp(whole) > 1e-2
