@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from rmjax.data import examples
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record
 from rmjax.evaluation import (
     best_of_n,
     calibration,
@@ -27,6 +27,7 @@ from rmjax.evaluation.statistics import Resamples
 from rmjax.rewards import rules
 
 PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
+WITHIN = "within_prompt_"  # begins the names of figures within the prompts of rated texts
 CLASS_FIGURES = ("accuracy", "macro_f1", "auc")  # of texts one by one
 # The figure that validation watches.
 WATCHED = {
@@ -114,7 +115,11 @@ def values(
     match records[0]:
         case RatedText():
             rating, at = ratings(records), _some(len(records))
-            return {
+            places = _by_prompt(records)
+            split = lambda v: [v[own] for own in places]
+            first = resamples.of(np.array([own[0] for own in places], np.int64))
+            within = within_prompts.figures(split(score), split(rating), first) if places else {}
+            return {f"{WITHIN}{name}": value for name, value in within.items()} | {
                 "pearson": ranking.pearson(score, rating, resamples),
                 "spearman": ranking.spearman(score, rating, resamples),
                 **ranking.pairs([score[at]], [rating[at]], [np.arange(len(at))], resamples.of(at)),
@@ -215,6 +220,10 @@ def counts(records: Sequence[Record], name: str) -> dict[str, int]:
     found = {"n": len(records), "documents": len({r.document for r in records})}
     match records[0]:
         case RatedText():
+            if name.startswith(WITHIN):
+                rating = ratings(records)
+                each = [within_prompts.pairs(rating[own]) for own in _by_prompt(records)]
+                return found | {"pairs": sum(each)}
             if name not in ("pearson", "spearman", *CLASS_FIGURES):
                 every = ratings([records[i] for i in _some(len(records))])
                 unequal = name in ("kendall", "pair_accuracy", "tie_rate")
@@ -227,6 +236,15 @@ def counts(records: Sequence[Record], name: str) -> dict[str, int]:
         case Process():
             return found | {"steps": sum(len(cast(Process, r).steps) for r in records)}
     return found
+
+
+def _by_prompt(records: Sequence[Record]) -> list[np.ndarray]:
+    """Places of the texts of each prompt that has several; texts without a prompt have none."""
+    found: dict[Prompt, list[int]] = {}
+    for i, record in enumerate(records):
+        if record.prompt:
+            found.setdefault(record.prompt, []).append(i)
+    return [np.array(own) for own in found.values() if len(own) > 1]
 
 
 def _own(records: Sequence[Record], score: np.ndarray) -> list[np.ndarray]:

@@ -283,6 +283,29 @@ def test_named_classes_have_an_accuracy_beside_the_majoritys():
     assert len(made["movie/accuracy"]["per_seed"]) == 3
 
 
+def test_rated_texts_are_also_judged_within_their_prompts():
+    prompt = lambda i: (("user", f"Question {i // 3}?"),) if i < 30 else ""
+    asked = [
+        dataclasses.replace(r, prompt=prompt(i), document=f"d{i // 3}") for i, r in enumerate(TEXTS)
+    ]
+    asked.append(dataclasses.replace(asked[0], prompt="Asked once."))
+    scores = scored(asked)
+    as_rankings = [
+        Ranking(str(g), "movie", f"d{g}", "Why?", ("a", "b", "c"),
+                tuple(r.rating for r in asked[3 * g : 3 * g + 3]))
+        for g in range(10)
+    ]  # fmt: skip
+    found = judge.figures(asked, scores, {})
+    want = judge.figures(as_rankings, scores[:, :30].reshape(1, 10, 3), {})
+    for name in ("pair_accuracy", "tie_rate", "kendall", "top1_accuracy"):
+        figure, other = found[f"movie/within_prompt_{name}"], want[f"movie/{name}"]
+        assert figure["value"] == pytest.approx(other["value"]), name
+        assert figure["pairs"] == other["pairs"]
+        assert f"vader/movie/within_prompt_{name}" in found
+    alone = judge.figures(TEXTS, scored(TEXTS), {})
+    assert not any("within_prompt" in name for name in alone)
+
+
 FLAT = [Ranking(str(i), "d", str(i), "Why?", ("a", "bb"), (1.0, 1.0)) for i in range(3)]
 
 
