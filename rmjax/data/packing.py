@@ -6,9 +6,11 @@ Legend: B batches, G items of a batch, R rows, T tokens.
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+BLOCK = 512  # items that `pack_all` packs together
 
 
 def first_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
@@ -85,20 +87,46 @@ def visible_tiles(segments: np.ndarray, size: int, *, causal: bool) -> tuple[np.
     return np.nonzero(np.tril(seen) if causal else seen)
 
 
-def best_row_length(lengths: np.ndarray, padding: float = 0.05) -> int:
-    """The shortest row length, a multiple of 8, whose share of padding is at most `padding`.
+def best_row_length(
+    lengths: np.ndarray, padding: float = 0.05, choices: Sequence[int] | None = None
+) -> int:
+    """The shortest row length whose share of padding is at most `padding`; if none will do, the one that pads least.
 
-    lengths: of each batch's items [B, G], 0 where there is none. Attention costs more in longer rows, so the
-    search ends at four times the longest item; if none will do, the one that pads least.
+    lengths: of each batch's items [B, G], 0 where there is none.
+    choices: ascending, all of which hold the longest item; default: multiples of 8, up to four times the longest
+      item because attention costs more in longer rows.
     """
-    first = -(-max(int(lengths.max()), 8) // 8) * 8
+    if choices is None:
+        first = -(-max(int(lengths.max()), 8) // 8) * 8
+        choices = range(first, max(4 * first, 64) + 1, 8)
     totals = lengths.sum(axis=1)
     enough = float(np.median(totals)) / (1 - padding)
-    best = (math.inf, first)
-    for t in range(first, max(4 * first, 64) + 1, 8):
+    best = (math.inf, choices[0])
+    for t in choices:
         at_least = t * -(-int(totals.max()) // t)  # no packing takes less
         if at_least < best[0]:
             best = min(best, (t * (int(pack(lengths, t).max()) + 1), t))
         if best[0] <= enough:
             break
     return best[1]
+
+
+def pack_all(lengths: np.ndarray, longest_row: int) -> tuple[int, np.ndarray]:
+    """One row length for all items, and the row of each [N]: whatever they are, few row lengths serve.
+
+    It is a power of two from 64 up: the smallest that holds the longest item, or up to four times that where it pads
+    less, though not beyond `longest_row`. Any number of items is quick: they are packed in blocks of like lengths.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    blocks = -(-len(order) // BLOCK)
+    deep = -(-len(order) // blocks)
+    table = np.append(lengths[order], np.zeros(blocks * deep - len(order), np.int64))
+    table = table.reshape(deep, blocks).T
+    first = max(64, 2 ** math.ceil(math.log2(max(int(lengths.max()), 1))))
+    choices = [t for t in (first, 2 * first, 4 * first) if t <= max(first, longest_row)]
+    row_length = best_row_length(table, choices=choices)
+    rows = pack(table, row_length)
+    rows += np.cumsum(np.append(0, rows[:-1].max(axis=1) + 1))[:, None]
+    found = np.empty(len(order), np.int64)
+    found[order] = rows.T.ravel()[: len(order)]
+    return row_length, found

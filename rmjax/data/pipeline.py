@@ -6,14 +6,20 @@ a row.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain.python as grain
 import numpy as np
 
 from rmjax.data.examples import Examples
-from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack, visible_tiles
+from rmjax.data.packing import (
+    balanced_batches,
+    best_row_length,
+    pack,
+    pack_all,
+    visible_tiles,
+)
 
 Batch = dict[str, np.ndarray]
 TILES_PAY = 0.6  # share of all pairs of tiles above which whole rows are as cheap
@@ -196,32 +202,46 @@ def iterate(source: Batches, start: int) -> Iterator[Batch]:
 
 
 def score_batches(
-    examples: Examples, *, pad_id: int, rows_multiple: int = 1, budget: int = 2048
+    examples: Examples,
+    *,
+    pad_id: int,
+    rows_multiple: int = 1,
+    budget: int = 2048,
+    tiling: Tiling | None = None,
 ) -> Iterator[tuple[Batch, np.ndarray, np.ndarray]]:
     """Packs texts for scoring: (batch, scored places [M], where their scores lie in [R * P]) until all are in.
 
-    Few shapes serve any texts: a row length is a power of two from 64 up, and rows fill `budget` tokens.
+    All batches of a call have one shape: rows of one length, by `pack_all`, that fill `budget` tokens, and one number
+    of tiles. Whatever texts come, there are at most 6 row lengths up to a budget of 2,048, and with each 6 numbers of
+    tiles (none, or eighths of all pairs).
     """
-    groups = examples.fixed or np.arange(len(examples.tokens))[:, None]
+    together = examples.fixed if examples.share else None  # else no text needs another in its row
+    groups = np.arange(len(examples.tokens))[:, None] if together is None else together
+    if not len(groups):
+        return
     # A row holds a score every 8 tokens at most.
     lengths = np.array([max(examples.length(g), 8 * examples.places(g)) for g in groups], np.int64)
-    bucket = 2 ** np.ceil(np.log2(np.maximum(lengths, 64))).astype(np.int64)
-    for row_length in np.unique(bucket):
-        members = np.flatnonzero(bucket == row_length)
-        row = first_fit(lengths[members][None], int(row_length))[0]
-        count = max(budget // int(row_length) // rows_multiple, 1) * rows_multiple
-        length = int(row_length)
-        shape = Shape(count, length, length // 8, 0, 0, 0, 0, length)
-        for start in range(0, int(row.max()) + 1, count):
-            inside = (row >= start) & (row < start + count)
-            rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
-            for group, r in zip(members[inside], (row[inside] - start).tolist(), strict=True):
-                first = r * shape.places + int(rows.places[r])
-                rows.lay(r, groups[group])
-                for text in groups[group]:
-                    found.append(np.arange(*examples.first_place[[text, text + 1]]))
-                at.append(first + np.arange(examples.places(groups[group])))
-            yield rows.batch, np.concatenate(found), np.concatenate(at)
+    row_length, row = pack_all(lengths, budget)
+    count = max(budget // row_length // rows_multiple, 1) * rows_multiple
+    order = np.argsort(row, kind="stable")
+    parts = np.split(order, np.searchsorted(row[order], np.arange(count, row.max() + 1, count)))
+    shape = Shape(count, row_length, row_length // 8, 0, 0, 0, 0, row_length)
+    if tiling is not None:
+        laid = [[groups[i] for i in part] for part in parts]
+        most = _most_tiles(examples, laid, [row[part] % count for part in parts], shape, tiling)
+        step = max((-(-row_length // tiling.size)) ** 2 // 8, 1)
+        shape = dataclasses.replace(shape, tiles=-(-most // step) * step)
+    for part in parts:
+        rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
+        for group, r in zip(part.tolist(), (row[part] % count).tolist(), strict=True):
+            first = r * shape.places + int(rows.places[r])
+            rows.lay(r, groups[group])
+            for text in groups[group]:
+                found.append(np.arange(*examples.first_place[[text, text + 1]]))
+            at.append(first + np.arange(examples.places(groups[group])))
+        if tiling is not None and shape.tiles:
+            rows.batch["tiles"] = _tiles(rows.batch["segments"], tiling, shape.tiles)
+        yield rows.batch, np.concatenate(found), np.concatenate(at)
 
 
 @dataclasses.dataclass
@@ -332,7 +352,7 @@ def _bounds(
 def _most_tiles(
     examples: Examples,
     batches: Sequence[list[np.ndarray]],
-    rows: np.ndarray,
+    rows: Iterable[np.ndarray],
     shape: Shape,
     tiling: Tiling,
 ) -> int:

@@ -20,7 +20,7 @@ def thurstone(gap: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
     return special.ndtr(np.asarray(gap) / (2**0.5 * scale))
 
 
-def rao_kupper(gap: np.ndarray, tie_width: float) -> np.ndarray:
+def rao_kupper(gap: np.ndarray, tie_width: float | np.ndarray) -> np.ndarray:
     """P(win) + P(tie) / 2 = [sigmoid(gap - h) + sigmoid(gap + h)] / 2, h = softplus(tie_width).
 
     tie_width: the head's parameter, before its softplus.
@@ -37,7 +37,7 @@ def gaussian(gap: np.ndarray, log_variance: np.ndarray, other: np.ndarray) -> np
 def distributions(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """P(a > b) + P(a = b) / 2 of independent classes with shares [..., C], ascending in the rating: [...]."""
     below = np.cumsum(second, axis=-1) - second / 2
-    return np.sum(first * below, axis=-1)
+    return np.einsum("...c,...c->...", first, below)  # no array of pairs and classes
 
 
 def ordinal(score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

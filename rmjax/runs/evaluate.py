@@ -49,7 +49,7 @@ def run(
     else:
         results = folder.read_json(home / "results.json")
         scorer = scoring.load(home)
-    test, validation, notes = _records(data)
+    test, validation, notes, classes = _records(data)
     kind = KINDS[type(test[0])]
     if (kind == "processes") != (scorer.kind == "processes"):
         raise UserError(
@@ -61,19 +61,25 @@ def run(
             f"{data} holds {kind}; an implicit reward compares completions of one prompt: give pairs or rankings"
         )
     say(f"scoring {len(test):,} {kind}")
-    scores = scorer.records(test)
+    scores, outputs = scorer.judged(test)
+    held = outputs["logits"].shape[-1] if "logits" in outputs else 0
+    if classes and held != len(classes):
+        notes = [*notes, f"no class accuracy: the model's head is not of {len(classes)} classes"]
+        classes = ()
     if model:  # fitted where there is something to fit them on, as a run does
         fitted = judge.temperatures(validation, scorer.records(validation)) if validation else {}
         interval = judge.interval_name(1)
         results = {"interval": interval, "trained_domains": [], "temperatures": fitted}
-    link = judge.own_link(scorer.config.loss, scorer.config.pair_arrays)
+    link = judge.own_link(scorer.config.loss, scorer.config.pair_arrays, outputs)
     found = {
         "data": data,
         "model": model or str(home),
         "interval": results["interval"],
         "trained_domains": results["trained_domains"],
         "notes": notes,
-        "metrics": judge.figures(test, scores, results["temperatures"], validation, link, reduced),
+        "metrics": judge.figures(
+            test, scores, results["temperatures"], validation, link, reduced, outputs, classes
+        ),
         "reliability": judge.reliability(test, scores, results["temperatures"]),
     }
     path = home / "evaluations" / f"{name or re.split(r'[(.]', Path(data).name)[0]}.json"
@@ -83,10 +89,10 @@ def run(
     return found
 
 
-def _records(data: str) -> tuple[list[Record], list[Record], list[str]]:
-    """(test, validation, notes) of a file or of a config's data line."""
+def _records(data: str) -> tuple[list[Record], list[Record], list[str], tuple[str, ...]]:
+    """(test, validation, notes, names of classes) of a file or of a config's data line."""
     if not re.fullmatch(r"\w+\(.*\)", data, flags=re.DOTALL):
         read = sources.read(data)
-        return read.records, [], read.notes
+        return read.records, [], read.notes, read.classes
     loaded = lookup.bind(data, DATA, key="data")()
-    return loaded.test, loaded.validation, loaded.notes
+    return loaded.test, loaded.validation, loaded.notes, loaded.classes

@@ -3,12 +3,13 @@
 Legend: N records, S seeds, B resamples. Scores are [S, N, ..], each seed's as `kinds` says of the kind of record.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from rmjax import lookup
 from rmjax.data.records import Pair, Process, Ranking, RatedText, Record
@@ -35,19 +36,27 @@ def figures(
     validation: Sequence[Record] = (),
     link: kinds.Link | None = None,
     reduce: Callable[[np.ndarray], np.ndarray] = ensembles.mean,
+    outputs: kinds.Outputs | None = None,
+    classes: Sequence[str] = (),
 ) -> Figures:
     """Every figure of the model, and of people and baselines on the same records.
 
     fitted: what `temperatures` gave for the model; a domain that is missing takes their geometric mean.
     validation: records on which the baselines' temperatures are fitted; none, and they have no calibration.
-    link: what the model's loss says that a gap stands for, from `own_link`.
+    link: what the model's loss says of a pair, from `own_link`.
     reduce: what makes one score of several seeds', for the figures of their ensemble.
+    outputs: all that the model's head gives, [S, N, ..]; None: the scores alone.
+    classes: the names of ratings 0, 1, .. where texts are classified; then a head of classes has its accuracy, beside
+      that of the most frequent class (of validation, where there is any).
     """
-    found = _of_scorer("", test, scores, fitted, link)
+    given = {"score": scores} if outputs is None else outputs
+    found = _of_scorer("", test, scores, fitted, link, given, classes)
     tuning = kinds.baselines(validation) if validation else {}
     for who, values in kinds.baselines(test).items():
         own = temperatures(validation, tuning[who][None]) if tuning else {}
-        found |= _of_scorer(f"{who}/", test, values[None], own)
+        most = _majority(validation or test, len(test), len(classes)) if classes else None
+        logits = {} if who != "majority" or most is None else {"logits": most}
+        found |= _of_scorer(f"{who}/", test, values[None], own, None, logits, classes)
     for domain, records, at in by_domain(test):
         panels = [np.array(r.ratings) for r in records if isinstance(r, RatedText)]
         if len(panels) == len(records) and all(len(p) > 1 for p in panels):
@@ -59,23 +68,48 @@ def figures(
     return found
 
 
-def own_link(loss: str, pair_arrays: str) -> kinds.Link | None:
-    """What a `loss` line says that a gap stands for; None of sums, of losses that are not proper, and with margins.
+# What a loss's own link reads beside the score.
+_READS = {
+    "rao_kupper": "tie_width",
+    "gaussian_nll": "log_variance",
+    "ordinal": "thresholds",
+    "cross_entropy": "logits",
+    "votes": "logits",
+}
 
-    Links that need more than the gap (rao_kupper, gaussian_nll, ordinal, classes) are in evaluation.links.
+
+def own_link(
+    loss: str, pair_arrays: str, offered: Collection[str] = ("score",)
+) -> kinds.Link | None:
+    """What a `loss` line says of a pair; None of sums, of losses that are not proper, and with margins.
+
+    offered: names of the head's outputs; None too where the link reads another.
     """
     terms = lookup.terms(loss, LOSSES, key="loss")
-    if len(terms) > 1 or "margins" in pair_arrays:
+    name = terms[0].name
+    if len(terms) > 1 or "margins" in pair_arrays or _READS.get(name, "score") not in offered:
         return None
-    if terms[0].name == "thurstone":
-        options = terms[0].function.keywords  # pyright: ignore[reportFunctionMemberAccess] (a partial)
-        return functools.partial(links.thurstone, scale=options.get("scale", 1.0))
-    # By Luce's axiom a pair of a Plackett-Luce ranking is Bradley-Terry; a step's score is the logit itself.
-    return (
-        links.bradley_terry
-        if terms[0].name in ("bradley_terry", "plackett_luce", "process")
-        else None
+    options = terms[0].function.keywords  # pyright: ignore[reportFunctionMemberAccess] (a partial)
+    gap = lambda a, b: a["score"] - b["score"]
+    shares = lambda a: special.softmax(a["logits"], axis=-1)
+    ordered = lambda a: links.ordinal(a["score"], a["thresholds"])
+    clamped = lambda a: np.clip(
+        a["log_variance"], options.get("low", -10.0), options.get("high", 10.0)
     )
+    bradley_terry = lambda a, b: links.bradley_terry(gap(a, b))
+    classes = lambda a, b: links.distributions(shares(a), shares(b))
+    return {
+        "bradley_terry": bradley_terry,
+        # By Luce's axiom a pair of a Plackett-Luce ranking is Bradley-Terry; a step's score is the logit itself.
+        "plackett_luce": bradley_terry,
+        "process": bradley_terry,
+        "thurstone": lambda a, b: links.thurstone(gap(a, b), scale=options.get("scale", 1.0)),
+        "rao_kupper": lambda a, b: links.rao_kupper(gap(a, b), a["tie_width"]),
+        "gaussian_nll": lambda a, b: links.gaussian(gap(a, b), clamped(a), clamped(b)),
+        "ordinal": lambda a, b: links.distributions(ordered(a), ordered(b)),
+        "cross_entropy": classes,
+        "votes": classes,
+    }.get(name)
 
 
 def quick(records: Sequence[Record], scores: np.ndarray) -> float:
@@ -166,6 +200,8 @@ def _of_scorer(
     scores: np.ndarray,
     fitted: Temperatures,
     link: kinds.Link | None = None,
+    outputs: kinds.Outputs = MappingProxyType({}),
+    classes: Sequence[str] = (),
 ) -> Figures:
     """The figures of one model (no prefix) or baseline: bootstrap intervals of one seed, t intervals of several."""
     found: Figures = {}
@@ -176,9 +212,13 @@ def _of_scorer(
         per_seed = []
         for i, score in enumerate(scores):
             values = kinds.values(own, score[at], resamples)
+            given = {name: made[i][at] for name, made in outputs.items()}
+            if classes and "logits" in given:
+                values |= kinds.classified(own, given["logits"], resamples)
             if known or link:
                 judged = kinds.judged(own, score[at])
-                values |= kinds.calibrated(judged, resamples, known[i] if known else None, link)
+                implied = None if link is None else kinds.implied(own, given, link)
+                values |= kinds.calibrated(judged, resamples, known[i] if known else None, implied)
             if not prefix:
                 values |= kinds.probes(own, score[at], resamples)
             per_seed.append(values)
@@ -235,6 +275,12 @@ def _of_members(domain: str, records: list[Record], scores: np.ndarray) -> Figur
         f"{domain}/{name}": _figure(records, name, statistics.interval(v))
         for name, v in found.items()
     }
+
+
+def _majority(records: Sequence[Record], size: int, classes: int) -> np.ndarray:
+    """Logits [1, N, C] that are highest for the most frequent class of the records."""
+    counts = np.bincount(kinds.ratings(records).astype(np.int64), minlength=classes)
+    return np.tile((counts == counts.max()).astype(np.float64), (1, size, 1))
 
 
 def _temperature(fitted: Temperatures, domain: str) -> Sequence[float]:

@@ -5,17 +5,19 @@ record's own first and NaN after them (`padded`).
 Legend: N records, M logits, B resamples; metrics are [B + 1], row 0 the sample itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
+from scipy import special
 
 from rmjax.data import examples
-from rmjax.data.records import Pair, Process, Ranking, RatedText, Record, Text
+from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
 from rmjax.errors import UserError
 from rmjax.evaluation import (
     best_of_n,
     calibration,
+    classification,
     length_bias,
     links,
     processes,
@@ -26,6 +28,8 @@ from rmjax.evaluation.statistics import Resamples
 from rmjax.rewards import rules
 
 PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
+WITHIN = "within_prompt_"  # begins the names of figures within the prompts of rated texts
+CLASS_FIGURES = ("accuracy", "macro_f1", "auc")  # of texts one by one
 # The figure that validation watches.
 WATCHED = {
     RatedText: "pearson",
@@ -33,8 +37,11 @@ WATCHED = {
     Ranking: "pair_accuracy",
     Process: "step_accuracy",
 }
-# From the gap of two scores to the probability that the first is better.
-Link = Callable[[np.ndarray], np.ndarray]
+Outputs = Mapping[
+    str, np.ndarray
+]  # a head's arrays by name, each [N, ..] as scores are, its own axes last
+# From the outputs of the first and of the second of pairs to the probability that the first is better.
+Link = Callable[[Outputs, Outputs], np.ndarray]
 
 
 class Judged(NamedTuple):
@@ -60,25 +67,48 @@ def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 def judged(records: Sequence[Record], score: np.ndarray) -> Judged:
     """Of the records of one domain. Where raters' own ratings or votes are unknown, the order or choice does."""
-    score = score.astype(np.float64)
+    first, second = sides(records, score)
+    logit = first - second
     match records[0]:
         case RatedText():
             at = _some(len(records))
-            gap = lambda v: v[at][:, None] - v[at][None, :]
-            return Judged(gap(score), _vote_shares([cast(RatedText, records[i]) for i in at]), at)
+            return Judged(logit, _vote_shares([cast(RatedText, records[i]) for i in at]), at)
         case Pair():
             own = [cast(Pair, r).target for r in records]
             target = np.array([1.0 if t is None else t for t in own])
-            return Judged(score[:, 0] - score[:, 1], target, np.arange(len(records)))
+            return Judged(logit, target, np.arange(len(records)))
         case Ranking():
-            orders = [_ordered(r) for r in _ratings_of(records)]
-            gaps = [s[better] - s[worse] for s, (better, worse) in zip(score, orders, strict=True)]
-            record = np.repeat(np.arange(len(records)), [len(g) for g in gaps])
-            return Judged(np.concatenate(gaps), np.ones(len(record)), record)
+            sizes = [len(_ordered(r)[0]) for r in _ratings_of(records)]
+            return Judged(logit, np.ones(len(logit)), np.repeat(np.arange(len(records)), sizes))
         case Process():
             labels = [np.array(cast(Process, r).labels) for r in records]
             record = np.repeat(np.arange(len(records)), [len(v) for v in labels])
-            return Judged(np.concatenate(_own(records, score)), np.concatenate(labels), record)
+            return Judged(logit, np.concatenate(labels), record)
+        case Text():
+            raise _unrated()
+
+
+def sides(records: Sequence[Record], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One output [N, ..] of the first and of the second of every pair of `Judged`, float64, its own axes last.
+
+    The second of a step of a process is 0.
+    """
+    values = values.astype(np.float64)
+    match records[0]:
+        case RatedText():
+            at = _some(len(records))
+            return values[at][:, None], values[at][None, :]
+        case Pair():
+            return values[:, 0], values[:, 1]
+        case Ranking():
+            orders = [_ordered(r) for r in _ratings_of(records)]
+            pick = lambda side: np.concatenate(
+                [v[o[side]] for v, o in zip(values, orders, strict=True)]
+            )
+            return pick(0), pick(1)
+        case Process():
+            steps = np.concatenate(_own(records, values))
+            return steps, np.zeros_like(steps)
         case Text():
             raise _unrated()
 
@@ -90,7 +120,11 @@ def values(
     match records[0]:
         case RatedText():
             rating, at = ratings(records), _some(len(records))
-            return {
+            places = _by_prompt(records)
+            split = lambda v: [v[own] for own in places]
+            first = resamples.of(np.array([own[0] for own in places], np.int64))
+            within = within_prompts.figures(split(score), split(rating), first) if places else {}
+            return {f"{WITHIN}{name}": value for name, value in within.items()} | {
                 "pearson": ranking.pearson(score, rating, resamples),
                 "spearman": ranking.spearman(score, rating, resamples),
                 **ranking.pairs([score[at]], [rating[at]], [np.arange(len(at))], resamples.of(at)),
@@ -112,17 +146,37 @@ def values(
             raise _unrated()
 
 
-def calibrated(
-    found: Judged, resamples: Resamples, temperature: float | None, link: Link | None
+def classified(
+    records: Sequence[Record], logits: np.ndarray, resamples: Resamples
 ) -> dict[str, np.ndarray]:
-    """ECE, Brier and log score of sigmoid(logit / temperature), and as `own_..` of the loss's own link, where given."""
+    """Accuracy, macro F1 and AUC of rated texts whose ratings are classes, from their logits [N, C]."""
+    shares = special.softmax(logits.astype(np.float64), axis=-1)
+    return classification.shares(ratings(records).astype(np.int64), shares, resamples)
+
+
+def calibrated(
+    found: Judged, resamples: Resamples, temperature: float | None, implied: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """ECE, Brier and log score of sigmoid(logit / temperature), and as `own_..` of what the loss implies, where given.
+
+    implied: probabilities that the first is better, as the logits.
+    """
     of = calibration.figures if found.logit.ndim == 2 else calibration.given_pairs
     drawn = resamples.of(found.record)
     made = {} if temperature is None else of(found.logit / temperature, found.target, drawn)
-    if link is not None:
-        own = of(links.logit(link(found.logit)), found.target, drawn)
+    if implied is not None:
+        logit = links.logit(implied)
+        if logit.ndim == 2:  # antisymmetric to the last digit, the diagonal 0
+            logit = (logit - logit.T) / 2
+        own = of(logit, found.target, drawn)
         made |= {f"own_{name}": value for name, value in own.items()}
     return made
+
+
+def implied(records: Sequence[Record], outputs: Outputs, link: Link) -> np.ndarray:
+    """What the link says of every pair of `Judged`."""
+    both = {name: sides(records, values) for name, values in outputs.items()}
+    return link({k: v[0] for k, v in both.items()}, {k: v[1] for k, v in both.items()})
 
 
 def probes(
@@ -181,7 +235,11 @@ def counts(records: Sequence[Record], name: str) -> dict[str, int]:
     found = {"n": len(records), "documents": len({r.document for r in records})}
     match records[0]:
         case RatedText():
-            if name not in ("pearson", "spearman"):
+            if name.startswith(WITHIN):
+                rating = ratings(records)
+                each = [within_prompts.pairs(rating[own]) for own in _by_prompt(records)]
+                return found | {"pairs": sum(each)}
+            if name not in ("pearson", "spearman", *CLASS_FIGURES):
                 every = ratings([records[i] for i in _some(len(records))])
                 unequal = name in ("kendall", "pair_accuracy", "tie_rate")
                 all_pairs = len(every) * (len(every) - 1) // 2
@@ -193,6 +251,15 @@ def counts(records: Sequence[Record], name: str) -> dict[str, int]:
         case Process():
             return found | {"steps": sum(len(cast(Process, r).steps) for r in records)}
     return found
+
+
+def _by_prompt(records: Sequence[Record]) -> list[np.ndarray]:
+    """Places of the texts of each prompt that has several; texts without a prompt have none."""
+    found: dict[Prompt, list[int]] = {}
+    for i, record in enumerate(records):
+        if record.prompt:
+            found.setdefault(record.prompt, []).append(i)
+    return [np.array(own) for own in found.values() if len(own) > 1]
 
 
 def _own(records: Sequence[Record], score: np.ndarray) -> list[np.ndarray]:

@@ -3,11 +3,12 @@
 Legend: S seeds, N records, M scored places.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -19,18 +20,21 @@ from rmjax.data.encode import Reader, encode
 from rmjax.data.examples import Examples
 from rmjax.data.records import Pair, RatedText, Record
 from rmjax.errors import UserError
-from rmjax.models import shardings
+from rmjax.models import attention, shardings
 from rmjax.models.transformer import Config
 from rmjax.runs import normalization
 from rmjax.train import checkpoint, forward, parallel
 
-Score = Callable[[PyTree, Examples], np.ndarray]
+Outputs = Mapping[
+    str, np.ndarray
+]  # what a head gives, by name: "score", perhaps "logits" and others
+Score = Callable[[PyTree, Examples], Outputs]
 
 
 class Scorer(NamedTuple):
     """A reward model ready for use; one model a seed."""
 
-    raw: Callable[[Examples], np.ndarray]  # -> float32 [S, M], before normalization
+    raw: Callable[[Examples], Outputs]  # -> float32 [S, M, ..], before normalization
     normalization: normalization.Normalization | None
     reader: Reader
     config: Any  # as it was trained
@@ -38,51 +42,91 @@ class Scorer(NamedTuple):
 
     def score(self, examples: Examples) -> np.ndarray:
         """Scores of every scored place, float32 [S, M]."""
-        raw = self.raw(examples)
+        raw = self.raw(examples)["score"]
         return raw if self.normalization is None else self.normalization.apply(raw)
 
     def records(self, found: Sequence[Record]) -> np.ndarray:
         """Scores of records, each seed's as `kinds` says of theirs: [S, N], or [S, N, K]."""
-        return records(self.score, self.reader, found)
+        return self.judged(found)[0]
+
+    def judged(self, found: Sequence[Record]) -> tuple[np.ndarray, Outputs]:
+        """Scores of records, and beside them all that the head gives, raw: [S, N, ..] or [S, N, K, ..]."""
+        made = outputs(self.raw, self.reader, found)
+        raw = made["score"]
+        return raw if self.normalization is None else self.normalization.apply(raw), made
 
 
 def make_score(
-    apply: Callable, layout: parallel.Layout, frozen: PyTree, seeds: int, pad_id: int
+    apply: Callable,
+    layout: parallel.Layout,
+    frozen: PyTree,
+    seeds: int,
+    pad_id: int,
+    tiling: pipeline.Tiling | None = None,
 ) -> Score:
-    """Returns score(placed params, examples) -> float32 [S, M], one a scored place; compiled once a shape."""
+    """Returns score(placed params, examples) -> the head's arrays, float32 [S, M, ..], one a scored place.
+
+    Parameters that a head offers (thresholds, tie width) are repeated for every place. Compiled once a shape.
+    tiling: how the model's attention is cut into tiles; None: it takes none.
+    """
     run = forward.scores(apply)
-    rows = lambda params, frozen, batch: run(params, frozen, batch, None)["score"]
-    rows = jax.vmap(rows, in_axes=(0, None, 0)) if seeds > 1 else rows
-    compiled = layout.compile_rows(rows)
+
+    def rows(params, frozen, batch):
+        made = {k: v for k, v in run(params, frozen, batch, None).items() if k not in batch}
+        lead = made["score"].shape
+        every = lambda v: (
+            v if v.shape[:2] == lead else jnp.broadcast_to(v[None, None], lead + v.shape)
+        )
+        return {name: every(v) for name, v in made.items()}
+
+    compiled = layout.compile_rows(jax.vmap(rows, in_axes=(0, None, 0)) if seeds > 1 else rows)
 
     def score(params, examples):
-        scores = np.zeros((seeds, examples.first_place[-1]), np.float32)
-        for batch, found, places in pipeline.score_batches(
-            examples, pad_id=pad_id, rows_multiple=layout.ways
+        found = {"score": np.zeros((seeds, examples.first_place[-1]), np.float32)}
+        for batch, which, places in pipeline.score_batches(
+            examples, pad_id=pad_id, rows_multiple=layout.ways, tiling=tiling
         ):
             if seeds > 1:
                 batch = {k: np.broadcast_to(v, (seeds, *v.shape)) for k, v in batch.items()}
-            made = compiled(params, frozen, layout.put_batch(batch))
-            scores[:, found] = made.reshape(seeds, -1)[:, places]
-        return scores
+            for name, made in compiled(params, frozen, layout.put_batch(batch)).items():
+                own = made.shape[2 + (seeds > 1) :]
+                into = found.setdefault(name, np.zeros((*found["score"].shape, *own), np.float32))
+                into[:, which] = made.reshape(seeds, -1, *own)[:, places]
+        return found
 
     return score
 
 
+def tiling(config: Config) -> pipeline.Tiling:
+    """How attention of a transformer is cut into tiles."""
+    return pipeline.Tiling(attention.TILE, causal=config.kind == "decoder")
+
+
 def records(
-    score: Callable[[Examples], np.ndarray], reader: Reader, found: Sequence[Record]
+    score: Callable[[Examples], Outputs], reader: Reader, found: Sequence[Record]
 ) -> np.ndarray:
     """Scores of records: float32 [S, N] of texts, [S, N, 2] of pairs, else [S, N, K], NaN after a record's own."""
+    return outputs(score, reader, found)["score"]
+
+
+def outputs(
+    score: Callable[[Examples], Outputs], reader: Reader, found: Sequence[Record]
+) -> dict[str, np.ndarray]:
+    """All that the head gives of records, in the shapes of `records` with the array's own axes behind them."""
     made = encode(found, reader).examples
-    scores = score(made)
+    return {name: _by_record(values, made, found) for name, values in score(made).items()}
+
+
+def _by_record(values: np.ndarray, made: Examples, found: Sequence[Record]) -> np.ndarray:
+    seeds, own = len(values), values.shape[2:]
     if isinstance(found[0], RatedText):
-        return scores
+        return values
     if isinstance(found[0], Pair):
-        return scores.reshape(len(scores), -1, 2)
+        return values.reshape(seeds, -1, 2, *own)
     groups = np.arange(len(found))[:, None] if made.fixed is None else made.fixed
     sizes = np.array([made.places(g) for g in groups])
-    padded = np.full((len(scores), len(found), sizes.max()), np.nan, np.float32)
-    padded[:, np.arange(sizes.max()) < sizes[:, None]] = scores
+    padded = np.full((seeds, len(found), sizes.max(), *own), np.nan, np.float32)
+    padded[:, np.arange(sizes.max()) < sizes[:, None]] = values
     return padded
 
 
@@ -111,6 +155,7 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         layout.put(frozen, stacked=False),
         config.seeds,
         reader.tokenizer.pad_id,
+        tiling(Config(**about["transformer"])),
     )
     wanted = normalized and config.normalize != "keep()"
     return Scorer(

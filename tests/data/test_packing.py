@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmjax.data.packing import balanced_batches, best_row_length, first_fit, pack, visible_tiles
+from rmjax.data.packing import (
+    BLOCK,
+    balanced_batches,
+    best_row_length,
+    first_fit,
+    pack,
+    pack_all,
+    visible_tiles,
+)
 
 TABLE = st.integers(1, 12).flatmap(
     lambda size: st.lists(st.lists(st.integers(0, 40), min_size=size, max_size=size), min_size=1, max_size=4)
@@ -100,3 +108,21 @@ def test_visible_tiles_are_those_with_tokens_of_one_text(rows, size, causal):
     want = set(zip(row.tolist(), (query // size).tolist(), (key // size).tolist(), strict=True))
     found = [x.tolist() for x in visible_tiles(segments, size, causal=causal)]
     assert sorted(want) == list(zip(*found, strict=True))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.integers(0, 2))
+def test_all_items_are_packed_into_rows_of_one_length(lengths, blocks):
+    lengths = np.array(lengths + [20] * BLOCK * blocks)
+    row_length, rows = pack_all(lengths, 512)
+    longest = max(64, int(lengths.max()))
+    assert longest <= row_length <= max(512, 2 * longest)
+    assert row_length & (row_length - 1) == 0
+    filled = np.bincount(rows, lengths)
+    assert np.all((filled > 0) & (filled <= row_length))
+
+
+def test_rows_are_lengthened_where_that_pads_less():
+    assert pack_all(np.array([64] * 9), 512)[0] == 64
+    assert pack_all(np.array([50] * 30), 512)[0] == 256  # 5 x 50 fit; 1 into 64, 2 into 128
+    assert pack_all(np.array([50] * 30), 100)[0] == 64
+    assert pack_all(np.array([600, 600]), 512)[0] == 1024

@@ -181,9 +181,15 @@ def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
     tokens = [np.arange(n, dtype=np.int32) + 1000 * i for i, n in enumerate(lengths)]
     examples, seen, shapes = singles(tokens), [], set()
     for batch, texts, places in pipeline.score_batches(
-        examples, pad_id=PAD, rows_multiple=multiple, budget=512
+        examples, pad_id=PAD, rows_multiple=multiple, budget=512, tiling=pipeline.Tiling(32, True)
     ):
-        shapes.add((batch["tokens"].shape, batch["score_at"].shape))
+        shapes.add(tuple((name, values.shape) for name, values in sorted(batch.items())))
+        if "tiles" in batch:
+            tiles, count = batch["tiles"], batch["tokens"].shape[1] // 32
+            assert tiles.shape[1] <= count**2 and tiles.shape[1] % max(count**2 // 8, 1) == 0
+            row, at = np.nonzero(tiles[..., 0] < count)
+            want = visible_tiles(batch["segments"], 32, causal=True)
+            np.testing.assert_array_equal([row, *tiles[row, at].T], want)
         assert len(batch["tokens"]) % multiple == 0
         held = texts_of(batch, examples)
         per_row = batch["score_at"].shape[1]
@@ -197,7 +203,25 @@ def test_scoring_batches_hold_every_text_once_and_say_where(lengths, multiple):
         np.testing.assert_array_equal(last, [tokens[t][-1] for t in texts])
         seen += texts.tolist()
     assert sorted(seen) == list(range(len(tokens)))
-    assert len(shapes) <= 4  # rows of 64, 128, 256 and 512
+    assert len(shapes) == bool(lengths)  # a call compiles once
+    assert all(dict(s)["tokens"][1] in (64, 128, 256, 512) for s in shapes)
+
+
+@pytest.mark.parametrize(("mean", "longest"), [(3.2, 64), (4.8, 512), (5.7, 512)])
+def test_scoring_pads_little(mean, longest):
+    drawn = np.exp(np.random.default_rng(0).normal(mean, 0.6, 2000)).astype(int)
+    examples = singles([np.zeros(n, np.int32) for n in np.clip(drawn, 1, longest)])
+    found = [batch["segments"] for batch, _, _ in pipeline.score_batches(examples, pad_id=PAD)]
+    assert np.mean(np.concatenate(found) == 0) < 0.06
+
+
+def test_answers_that_share_no_tokens_need_not_share_a_row():
+    pairs = made(40, given=True)
+    apart = singles(pairs.tokens)
+    for one, other in zip(
+        *(pipeline.score_batches(x, pad_id=PAD) for x in (pairs, apart)), strict=True
+    ):
+        assert same(one[0], other[0])
 
 
 def shared(seed=0):

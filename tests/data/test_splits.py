@@ -1,6 +1,7 @@
 """Splits by hash, duplicates together; fingerprints; made-up texts."""
 
 import collections
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmjax.data import splits, synthetic
+from rmjax.data import formats, splits, synthetic
 from rmjax.data.records import Pair, Process, Ranking, RatedText, fingerprint
 
 
@@ -95,6 +96,32 @@ def test_rankings_and_processes_are_duplicates_by_what_they_hold():
     )
     other = [r for i in range(15) for r in made(i, f"Other {i}")]
     assert len({s for r, s in zip(other, splits.assign(other), strict=True) if r.domain == "d"}) > 1
+
+
+def test_solutions_of_one_problem_share_a_split_and_of_like_problems_need_not():
+    solved = lambda prompt, *steps: {
+        "prompt": prompt,
+        "steps": list(steps),
+        "labels": [1.0] * len(steps),
+    }
+    read = lambda row: formats.draft(row, 1, formats.Reading("d")).record
+    records = []
+    for i in range(40):
+        records += [read(solved(f"{i} + 1?", f"Add {i}.", "So.")), read(solved(f"{i} + 1?", "So."))]
+    found = splits.assign(records)
+    # Two solutions of a problem stay together, however they go on; what is alike is no more than a last step.
+    assert found[::2] == found[1::2]
+    assert found[::2] == [splits.split_of("d", r.document) for r in records[::2]]
+    assert len(set(found)) == len(splits.SPLITS)
+    # Where a file names other documents for it, one problem's different solutions are no duplicates.
+    apart = [dataclasses.replace(r, document=f"own {i}") for i, r in enumerate(records)]
+    assert splits.assign(apart) == [splits.split_of("d", r.document) for r in apart]
+    # Nor is a solution that says the same of another problem.
+    same = [Process("i", "d", str(i), f"Problem {i}", ("So.",), (1.0,)) for i in range(40)]
+    assert splits.assign(same) == [splits.split_of("d", str(i)) for i in range(40)]
+    # But the same solution of the same problem is one, whatever its documents are called.
+    twice = [dataclasses.replace(same[0], document=str(i)) for i in range(40)]
+    assert len(set(splits.assign(twice))) == 1
 
 
 def test_a_fingerprint_changes_with_anything():

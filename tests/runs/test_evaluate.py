@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
-from rmjax.runs import evaluate
+from rmjax.runs import evaluate, reward, scoring
+from tests.runs.conftest import config, write_jsonl
 
 
 def test_the_run_s_own_data_gives_its_own_figures(rated):
@@ -43,6 +45,35 @@ def test_pairs_are_judged_with_every_seed(paired, pairs_file):
     found = evaluate.run(workdir=str(paired[0]), data=str(pairs_file))
     figure = found["metrics"]["pairs/pair_accuracy"]
     assert figure["n"] == 120 and len(figure["per_seed"]) == 2
+
+
+def test_a_model_of_classes_has_its_accuracy_and_its_own_calibration(tmp_path):
+    names = ("poor", "fair", "good")
+    mine = lambda rating: names[int(np.searchsorted((-0.5, 0.5), rating))]
+    rows = [{"text": r.text, "label": mine(r.rating)} for r in rated_texts(300, seed=5)]
+    path = write_jsonl(tmp_path / "mine.jsonl", rows)
+    line = f"file(path={str(path)!r}, classes='poor,fair,good')"
+    lines = config(data=line, head="classes()", loss="cross_entropy()", epochs=6.0)
+    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    found = evaluate.run(workdir=str(tmp_path / "run"), data=line)["metrics"]
+    mine, most = found["mine/accuracy"], found["majority/mine/accuracy"]
+    assert most["value"] < mine["value"] and mine["low"] < mine["value"] < mine["high"]
+    assert {"mine/macro_f1", "mine/auc", "mine/own_ece", "mine/own_brier"} <= {*found}
+    two = write_jsonl(tmp_path / "two.jsonl", [r for r in rows if r["label"] != "fair"])
+    other = evaluate.run(workdir=str(tmp_path / "run"), data=str(two))
+    assert "no class accuracy: the model's head is not of 2 classes" in other["notes"]
+    assert "two/accuracy" not in other["metrics"]
+
+
+def test_a_tie_width_reaches_the_link(tmp_path):
+    lines = config(loss="rao_kupper()", pair_arrays="tie", group_size=4, batch_size=4, epochs=0.5)
+    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    scorer = scoring.load(tmp_path / "run")
+    texts = rated_texts(40, seed=3)
+    _, made = scorer.judged(texts)
+    assert made["tie_width"].shape == made["score"].shape and np.ptp(made["tie_width"]) == 0
+    found = evaluate.run(workdir=str(tmp_path / "run"), data="synthetic_ratings()")["metrics"]
+    assert "synthetic/own_ece" in found
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

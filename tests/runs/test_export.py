@@ -190,7 +190,7 @@ def exported(name, target):
     run_export.write(target, files, reader, made.config["pad_token_id"], code=made.code)
     layout = parallel.one_device(lambda path: None, 1)
     score = scoring.make_score(module.apply, layout, {}, 1, 0)
-    return score(jax.tree.map(jax.numpy.asarray, params), encode(TEXTS, reader).examples)
+    return score(jax.tree.map(jax.numpy.asarray, params), encode(TEXTS, reader).examples)["score"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -161,7 +161,8 @@ def test_a_loss_has_its_own_calibration(loss, of):
     scores, link = scored(PAIRS), judge.own_link(loss, "")
     gap = scores[0, :, 0].astype(np.float64) - scores[0, :, 1]
     assert link is not None
-    np.testing.assert_allclose(link(gap), of(gap))
+    made = link(*({"score": scores[0, :, i].astype(np.float64)} for i in (0, 1)))
+    np.testing.assert_allclose(made, of(gap))
     here = [i for i, p in enumerate(PAIRS) if p.domain == "hep-go"]
     found = judge.figures(PAIRS, scores, {}, link=link)
     prediction = of(gap[here])
@@ -182,6 +183,127 @@ def test_a_loss_has_its_own_calibration(loss, of):
 )
 def test_what_is_no_probability_has_no_link(loss, arrays):
     assert judge.own_link(loss, arrays) is None
+
+
+def outputs_of(records, seeds=1):
+    """What every head could give of records: [S, N, (K), ..]."""
+    scores = scored(records, seeds)
+    logits = np.stack([scores, 0.3 * scores, -scores], axis=-1) + RNG.normal(
+        size=(*scores.shape, 3)
+    )
+    every = lambda value: np.broadcast_to(value, (*scores.shape, *np.shape(value)))
+    return {
+        "score": scores,
+        "tie_width": every(0.4),
+        "thresholds": every([-0.5, 1.0]),
+        "log_variance": 9 * RNG.normal(size=scores.shape),
+        "logits": logits,
+    }
+
+
+def chances(loss, first, second):
+    """P(first better) + P(tie) / 2 of one pair, by enumeration."""
+    gap = float(first["score"]) - float(second["score"])
+    if loss == "rao_kupper":
+        width = np.log1p(np.exp(0.4))
+        win, lose = special.expit(gap - width), special.expit(-gap - width)
+        return win + (1 - win - lose) / 2
+    if loss == "gaussian_nll":
+        variance = sum(np.exp(np.clip(x["log_variance"], -1.0, 2.0)) for x in (first, second))
+        return stats.norm.cdf(gap / np.sqrt(variance))
+    if loss == "ordinal":
+        below = [special.expit(np.array([-0.5, 1.0]) - float(x["score"])) for x in (first, second)]
+        shares = [np.diff([0, *b, 1]) for b in below]
+    else:
+        shares = [np.exp(x["logits"]) / np.sum(np.exp(x["logits"])) for x in (first, second)]
+    joint = np.outer(*shares)
+    return np.sum(np.tril(joint, -1)) + np.trace(joint) / 2
+
+
+@pytest.mark.parametrize(
+    "loss", ["rao_kupper()", "gaussian_nll(low=-1.0, high=2.0)", "ordinal()", "votes()"]
+)
+@pytest.mark.parametrize(
+    "records", [TEXTS, PAIRS[2::3], RANKINGS], ids=["texts", "pairs", "rankings"]
+)
+def test_a_loss_that_reads_more_than_scores_has_its_own_calibration(loss, records):
+    given, name = outputs_of(records, seeds=2), loss.partition("(")[0]
+    assert judge.own_link(loss, "") is None  # where scores are all there is
+    link = judge.own_link(loss, "", given)
+    found = judge.figures(records, given["score"], {}, (), link, outputs=given)
+    at = lambda *place: {k: v[(1, *place)].astype(np.float64) for k, v in given.items()}
+    want = []
+    for i, record in enumerate(records):
+        match record:
+            case RatedText():
+                for j in range(i):
+                    sign = np.sign(record.rating - records[j].rating)
+                    want.append((chances(name, at(i), at(j)), 0.5 + 0.5 * sign))
+            case Pair():
+                want.append((chances(name, at(i, 0), at(i, 1)), 1.0))
+            case Ranking():
+                own = record.ratings
+                better = [
+                    (j, k) for j in range(len(own)) for k in range(len(own)) if own[j] > own[k]
+                ]
+                want += [(chances(name, at(i, j), at(i, k)), 1.0) for j, k in better]
+    prediction, share = np.transpose(want)
+    brier = found[f"{records[0].domain}/own_brier"]["per_seed"][1]
+    assert brier == pytest.approx(np.mean((prediction - share) ** 2), rel=1e-4)
+
+
+CLASSES = ("bad", "fair", "good")
+CLASSED = [dataclasses.replace(r, rating=float(i % 5 % 3)) for i, r in enumerate(TEXTS)]
+
+
+def test_named_classes_have_an_accuracy_beside_the_majoritys():
+    given = outputs_of(CLASSED)
+    found = judge.figures(CLASSED, given["score"], {}, outputs=given, classes=CLASSES)
+    true = np.array([r.rating for r in CLASSED])
+    guess = given["logits"][0].argmax(axis=-1)
+    figure = found["movie/accuracy"]
+    assert figure["value"] == pytest.approx(np.mean(guess == true))
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert figure["n"] == N and "pairs" not in figure
+    assert {"movie/macro_f1", "movie/auc", "majority/movie/macro_f1"} <= {*found}
+    assert found["majority/movie/auc"]["value"] == 0.5
+    others = [
+        dataclasses.replace(r, rating=2.0) for r in CLASSED
+    ]  # on which the majority is chosen
+    for validation, most in (((), 0.0), (others, 2.0)):
+        made = judge.figures(
+            CLASSED, given["score"], {}, validation, outputs=given, classes=CLASSES
+        )
+        value = made["majority/movie/accuracy"]["value"]
+        assert value == pytest.approx(np.mean(true == most))
+    assert "movie/accuracy" not in judge.figures(CLASSED, given["score"], {}, outputs=given)
+    assert "movie/accuracy" not in judge.figures(CLASSED, given["score"], {}, classes=CLASSES)
+    seeds = outputs_of(CLASSED, seeds=3)
+    made = judge.figures(CLASSED, seeds["score"], {}, outputs=seeds, classes=CLASSES)
+    assert len(made["movie/accuracy"]["per_seed"]) == 3
+
+
+def test_rated_texts_are_also_judged_within_their_prompts():
+    prompt = lambda i: (("user", f"Question {i // 3}?"),) if i < 30 else ""
+    asked = [
+        dataclasses.replace(r, prompt=prompt(i), document=f"d{i // 3}") for i, r in enumerate(TEXTS)
+    ]
+    asked.append(dataclasses.replace(asked[0], prompt="Asked once."))
+    scores = scored(asked)
+    as_rankings = [
+        Ranking(str(g), "movie", f"d{g}", "Why?", ("a", "b", "c"),
+                tuple(r.rating for r in asked[3 * g : 3 * g + 3]))
+        for g in range(10)
+    ]  # fmt: skip
+    found = judge.figures(asked, scores, {})
+    want = judge.figures(as_rankings, scores[:, :30].reshape(1, 10, 3), {})
+    for name in ("pair_accuracy", "tie_rate", "kendall", "top1_accuracy"):
+        figure, other = found[f"movie/within_prompt_{name}"], want[f"movie/{name}"]
+        assert figure["value"] == pytest.approx(other["value"]), name
+        assert figure["pairs"] == other["pairs"]
+        assert f"vader/movie/within_prompt_{name}" in found
+    alone = judge.figures(TEXTS, scored(TEXTS), {})
+    assert not any("within_prompt" in name for name in alone)
 
 
 FLAT = [Ranking(str(i), "d", str(i), "Why?", ("a", "bb"), (1.0, 1.0)) for i in range(3)]

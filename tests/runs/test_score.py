@@ -4,14 +4,19 @@ import json
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 
+from rmjax.build import model
+from rmjax.data import pipeline
 from rmjax.data.examples import singles
 from rmjax.data.records import RatedText
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
+from rmjax.models import heads, shardings
 from rmjax.runs import score, scoring
+from rmjax.train import parallel
 
 TEXTS = [r.text for r in rated_texts(40, seed=3)] + ["", "a", "é ☂", "word " * 100]
 
@@ -38,6 +43,23 @@ def test_a_score_depends_on_its_text_alone(scorer, tokens, alone, seed):
     found = scorer.score(singles([tokens[i] for i in chosen]))
     np.testing.assert_allclose(found, alone[:, chosen], rtol=1e-5, atol=1e-5)
     assert len(np.unique(alone.round(4))) > 35
+
+
+@pytest.mark.parametrize("backbone", [model.tiny_encoder(), model.tiny_decoder()])
+def test_tiles_change_no_score(backbone):
+    rng = np.random.default_rng(0)
+    texts = singles([rng.integers(1, 200, n).astype(np.int32) for n in (300, 280, *[200] * 16)])
+    module = model.reward_model(backbone.config, heads.Scalar(), backbone.pooling, dtype="float32")
+    params = model.initialize(module, {}, jax.random.key(0))
+    layout = parallel.one_device(shardings.spec, 1)
+    tiling = scoring.tiling(backbone.config)
+    assert all("tiles" in b for b, *_ in pipeline.score_batches(texts, pad_id=0, tiling=tiling))
+    whole, tiled = (
+        scoring.make_score(module.apply, layout, {}, 1, 0, t)(params, texts)["score"]
+        for t in (None, tiling)
+    )
+    np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-6)
+    assert np.ptp(whole) > 1e-2
 
 
 def test_the_checkpoint_folder_is_enough(paired, tmp_path, pairs_file):
