@@ -139,7 +139,7 @@ class Attention(nn.Module):
         """Mixes tokens where the mask allows; the cache comes back with these tokens' keys and values in it.
 
         tiles: mask and bias [M, .., B, B] are of these pairs of tiles; None: of whole rows [R, .., T, S].
-        turn: rotation of queries and keys. cache: {"key", "value" [R, S, K, E], "length" []}.
+        turn: rotation of queries and keys. cache: {"key", "value" [R, K, S, E], "length" []}.
         """
         width, kv_width = self.heads * self.head_width, self.kv_heads * self.head_width
         dense = lambda features, name: Dense(
@@ -157,12 +157,12 @@ class Attention(nn.Module):
         if turn is not None:
             q, k = places.rotate(q, turn), places.rotate(k, turn)
         if cache is not None:
-            start = (0, cache["length"], 0, 0)
+            start = (0, 0, cache["length"], 0)
             put = lambda slots, new: jax.lax.dynamic_update_slice(
-                slots, new.astype(slots.dtype), start
+                slots, rearrange(new, "r t k e -> r k t e").astype(slots.dtype), start
             )
-            k, v = put(cache["key"], k), put(cache["value"], v)
-            cache = cache | {"key": k, "value": v}
+            cache |= {"key": put(cache["key"], k), "value": put(cache["value"], v)}
+            k, v = (rearrange(cache[name], "r k s e -> r s k e") for name in ("key", "value"))
         if tiles is None:
             mixed = attend(q, k, v, mask, self.dtype, self.scale, bias)
         else:

@@ -323,8 +323,11 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: Config, rows: int, slots: int, dtype: str = "float32") -> dict[str, Any]:
-    """A cache for `slots` tokens of each row; keys and values are kept in `dtype`."""
-    shape = (config.layers, rows, slots, config.kv_heads, config.head_width)
+    """A cache for `slots` tokens of each row; keys and values [L, R, K, S, E] are kept in `dtype`.
+
+    Heads stand before slots, as products over them read: else every step would transpose the cache.
+    """
+    shape = (config.layers, rows, config.kv_heads, slots, config.head_width)
     nowhere = jnp.zeros((rows, slots), jnp.int32)
     return {
         "key": jnp.zeros(shape, dtype),
