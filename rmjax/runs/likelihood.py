@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import PyTree
 
-from rmjax.data import pipeline
+from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.records import Record
 from rmjax.evaluation import statistics
@@ -49,7 +49,7 @@ def counted(log_probs: np.ndarray, examples: Examples, records: Sequence[Record]
     record = examples.per_text["record"]
     total = lambda x: np.bincount(record, x, len(records))
     tokens = np.diff(examples.first_target)
-    size = np.array([len(r.text.encode()) for r in records])  # pyright: ignore[reportAttributeAccessIssue]
+    size = np.array([len(language.answers(r, compare=False)[0].encode()) for r in records])
     return Counted(total(-log_probs), total(tokens), size)
 
 

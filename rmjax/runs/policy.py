@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -64,11 +64,12 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     for note in parts.notes:
         say(f"note: {note}")
     try:
-        tally = _train(home, config, chosen, parts, rewards, choices)
+        tools = _tools(config, parts, rewards)
+        tally = _train(home, config, chosen, parts, tools, choices)
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
         return {"finished": False}
-    results = _judge(home, config, parts, rewards, tally)
+    results = _judge(home, config, parts, tools, tally)
     folder.write_json(home / "results.json", results)
     say(f"Done: {home}/results.json")
     return show(results)
@@ -108,7 +109,7 @@ def _train(
     config: Any,
     chosen: build.Plan,
     parts: build.Parts,
-    rewards: Mapping[str, Reward],
+    tools: _Tools,
     choices: Mapping[str, Any],
 ) -> loop.Tally:
     rollouts = parts.rollouts
@@ -116,13 +117,14 @@ def _train(
     start = resume.begin(home, parts.frozen, parts.layout, steps)
     prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
     if rollouts is not None:
-        does = sampled.functions(config, parts, rewards["reward"])
         tokenizer = parts.reads.reader.tokenizer
-        prepare = rollout.prepare(does, chosen.credit, rollouts.bounds, tokenizer, config.seed)
+        prepare = rollout.prepare(
+            tools.does, chosen.credit, rollouts.bounds, tokenizer, config.seed
+        )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
-        prepare = _referring(sampled.functions(config, parts, lambda texts: np.zeros(0)))
-    watched = "objective" if "reward" in rewards else "log_prob"
+        prepare = _referring(tools.does)
+    watched = "log_prob" if tools.write is None else "objective"
     try:
         with progress.bar(steps, start) as shown:
             return loop.train(
@@ -136,7 +138,7 @@ def _train(
                 every=loop.Every(
                     config.log_every, math.ceil(steps / config.validations), config.save_every
                 ),
-                validate=_validation(config, chosen, parts, rewards),
+                validate=_validation(config, chosen, parts, tools),
                 best_metric=f"validation/{watched}",
                 describe=_description(config, parts, choices),
                 progress=shown,
@@ -173,66 +175,81 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
     }
 
 
-def _predicts(config: Any, parts: build.Parts):
-    """A function of placed parameters and records: how well the model predicts these, as `likelihood.Counted`."""
+class _Tools(NamedTuple):
+    """What a run measures policies by, compiled once.
+
+    predicts(params, records): how well a policy predicts the records' answers.
+    write(params, records): what it answers to their prompts; None without a reward.
+    does: the functions of a rollout.
+    """
+
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
+    write: Callable[[Any, Sequence[Record]], sampled.Written] | None
+    does: rollout.Functions
+
+
+def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _Tools:
     log_probs = likelihood.make_log_probs(
         parts.module.apply, parts.layout, parts.frozen, parts.backbone.tokenizer.pad_id
     )
+    does = sampled.functions(config, parts, rewards.get("reward", _no_reward))
 
     def predicts(params, records) -> likelihood.Counted:
         examples = language.encode(records, parts.reads, config.max_length).examples
         return likelihood.counted(log_probs(params, examples), examples, records)
 
-    return predicts
+    def write(params, records) -> sampled.Written:
+        prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
+        return sampled.write(config, does, params, prompts, rewards, parts)
+
+    return _Tools(predicts, write if "reward" in rewards else None, does)
+
+
+def _no_reward(texts: Texts) -> np.ndarray:
+    return np.zeros(len(texts.completions), np.float32)
+
+
+def _some(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` records, evenly spaced, so that all domains are among them."""
+    at = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))
+    return [records[i] for i in at]
 
 
 def _validation(
-    config: Any, chosen: build.Plan, parts: build.Parts, rewards: Mapping[str, Reward]
+    config: Any, chosen: build.Plan, parts: build.Parts, tools: _Tools
 ) -> Callable[[Any], dict[str, float]]:
     """What a state is worth on the validation documents: how well it predicts them, and what its answers earn."""
-    predicts = _predicts(config, parts)
-    write = _writer(config, parts, rewards, parts.data.validation[: config.validation_prompts])
+    records = parts.data.validation
+    asked = _some(records, config.validation_prompts)
 
     def validate(state) -> dict[str, float]:
-        found = predicts(state.params, parts.data.validation)
+        found = tools.predicts(state.params, records)
         means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
-        if write is not None:
-            means |= write(state.params).means()
+        if tools.write is not None:
+            means |= tools.write(state.params, asked).means()
             means["objective"] = means["reward"] - chosen.credit.price.beta * means["kl"]
         return {f"validation/{name}": value for name, value in means.items()}
 
     return validate
 
 
-def _writer(
-    config: Any, parts: build.Parts, rewards: Mapping[str, Reward], records: Sequence[Record]
-) -> Callable[[Any], sampled.Written] | None:
-    """A function of placed parameters: what they answer to the prompts of records. None without a reward."""
-    if "reward" not in rewards:
-        return None
-    does = sampled.functions(config, parts, rewards["reward"])
-    prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
-    return lambda params: sampled.write(config, does, params, prompts, rewards, parts)
-
-
 def _judge(
-    home: Path, config: Any, parts: build.Parts, rewards: Mapping[str, Reward], tally: loop.Tally
+    home: Path, config: Any, parts: build.Parts, tools: _Tools, tally: loop.Tally
 ) -> dict[str, Any]:
     """Figures of the best parameters on the held-out records; gives results.json."""
     progress.CONSOLE.print("judging on held-out documents")
     best = home / "checkpoints/best"
     params = parts.layout.put(checkpoint.restore(best)["params"])
-    predicts, test = _predicts(config, parts), parts.data.test
+    test = parts.data.test
     domains = sorted({r.domain for r in test})
     metrics = {}
     for domain in domains:
         own = [r for r in test if r.domain == domain]
-        found = likelihood.figures(predicts(params, own), [r.document for r in own])
+        found = likelihood.figures(tools.predicts(params, own), [r.document for r in own])
         metrics |= {f"{domain}/{name}": figure for name, figure in found.items()}
-    asked = test[: config.test_prompts]
-    write = _writer(config, parts, rewards, asked)
-    if write is not None:
-        after, before = write(params), write(_start(parts))
+    if tools.write is not None:
+        asked = _some(test, config.test_prompts)
+        after, before = (tools.write(p, asked) for p in (params, _start(parts)))
         metrics |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
         folder.write_lines(home / "samples.jsonl", sampled.lines(asked, after, before))
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
