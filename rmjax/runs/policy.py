@@ -20,6 +20,19 @@ from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop
 
 
+class _Tools(NamedTuple):
+    """What a run measures policies by, compiled once.
+
+    predicts(params, records): how well a policy predicts the records' answers.
+    write(params, records): what it answers to their prompts; None without a reward.
+    does: the functions of a rollout.
+    """
+
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
+    write: Callable[[Any, Sequence[Record]], sampled.Written] | None
+    does: rollout.Functions
+
+
 def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Trains the language model that a config names; the same command again goes on or reports.
 
@@ -173,19 +186,6 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
         "stop": parts.backbone.stop,
         "dtype": choices["dtype"],
     }
-
-
-class _Tools(NamedTuple):
-    """What a run measures policies by, compiled once.
-
-    predicts(params, records): how well a policy predicts the records' answers.
-    write(params, records): what it answers to their prompts; None without a reward.
-    does: the functions of a rollout.
-    """
-
-    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
-    write: Callable[[Any, Sequence[Record]], sampled.Written] | None
-    does: rollout.Functions
 
 
 def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _Tools:
