@@ -153,7 +153,8 @@ def _fit(group: Group, answer: np.ndarray, most: int, reads: Reads, *, whole: bo
         return _Pieces([(text[b : b + most], first if b == 0 else 1) for b in begins], 0)
     kept = answer[: most - 1]
     head = _front(group.prompt, most - len(kept), reads)
-    return _Pieces([(np.concatenate([head, kept]), len(head))], int(len(kept) < len(answer)))
+    start = max(len(head), 1)
+    return _Pieces([(np.concatenate([head, kept]), start)], int(len(kept) < len(answer)))
 
 
 def _front(prompt: np.ndarray, room: int, reads: Reads) -> np.ndarray:
