@@ -64,8 +64,7 @@ def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
         case Pair():
             return (record.chosen, record.rejected) if compare else (record.chosen,)
         case Ranking():
-            best = int(np.argmax(record.ratings))
-            return record.completions if compare else (record.completions[best],)
+            return record.completions if compare else (record.completions[_best(record)],)
         case Process():
             raise UserError(
                 "config key 'data': solutions in steps are no answers to learn from; give prompt and completion"
@@ -79,15 +78,15 @@ def encode(
 
     Texts without a prompt that are longer than max_length are cut into several, so that nothing is lost; a prompt
     loses its front, and an answer that does not fit alone its end (and its stop).
-    compare: all answers of a record form a group, as preference losses need.
+    compare: all answers of a record form a group, as preference losses need; `data_weight` is 0 but on the best.
     """
     said = [answers(r, compare=compare) for r in records]
     reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
-    tokens, starts, record_of, members, cut = [], [], [], [], 0
+    tokens, starts, record_of, learned, members, cut = [], [], [], [], [], 0
     for i, group in enumerate(found):
         own = []
-        for completion in group.completions:
+        for place, completion in enumerate(group.completions):
             answer = _stopped(completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
             pieces = _fit(group, answer, max_length, reads, whole=plain)
@@ -97,22 +96,27 @@ def encode(
                 tokens.append(piece)
                 starts.append(start)
                 record_of.append(i)
+                learned.append(not compare or place == _best(records[i]))
         members += [np.array(own)] if compare else [np.array([j]) for j in own]
     weight = np.array([records[i].weight for i in record_of], np.float32)
     start = np.array(starts, np.int64)
     lengths = np.array([len(t) for t in tokens]) - start
     counted = np.repeat(weight, lengths)
+    per_text: dict[str, np.ndarray] = {"record": np.array(record_of, np.int32)}
+    if compare and isinstance(records[0], Ranking):  # ratings say which pairs there are
+        ratings = [r.ratings for r in records if isinstance(r, Ranking)]
+        per_text["rating"] = np.concatenate(ratings).astype(np.float32)
     examples = Examples(
         tokens=tokens,
         ids=[records[i].id for i in record_of],
         weight=weight,
         kin=np.array(record_of),
-        per_text={"record": np.array(record_of, np.int32)},
+        per_text=per_text,
         given={} if compare and isinstance(records[0], Pair) else None,
         fixed=members,
         share=reader.share and compare,
         starts=start,
-        per_token={"token_weight": counted, "data_weight": counted},
+        per_token={"token_weight": counted, "data_weight": counted * np.repeat(learned, lengths)},
     )
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
@@ -133,6 +137,11 @@ def prompts(
             "config key 'prompts': a prompt is empty and the model has no token of beginning; use opening(words=...)"
         )
     return [_front(g.prompt, max_length, reads) for g in made], notes
+
+
+def _best(record: Record) -> int:
+    """The place of the best among a record's answers."""
+    return int(np.argmax(record.ratings)) if isinstance(record, Ranking) else 0
 
 
 class _Pieces(NamedTuple):
