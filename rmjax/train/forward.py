@@ -53,7 +53,9 @@ def language(
         token = jnp.take_along_axis(batch["tokens"], batch["target_at"], axis=1)
         offered["log_probs"] = jnp.take_along_axis(log_p, token[..., None], axis=2)[..., 0]
         offered["entropy"] = -jnp.sum(jnp.exp(log_p) * log_p, axis=2)
-        return offered | sequences(offered)
+        found = offered | sequences(offered)
+        # Places of a pair's texts are no scores, which losses of these names take.
+        return {name: x for name, x in found.items() if name not in ("chosen", "rejected")}
 
     return forward
 
