@@ -237,8 +237,7 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
     """Samples and texts of the data set in one batch: the latter count for `mle` alone."""
     if data is None:
         return samples
-    first, words = len(samples.tokens), int(data.first_target[-1])
-    zero, one = np.zeros(words, np.float32), np.ones(words, np.float32)
+    first, counted = len(samples.tokens), data.per_token["data_weight"]
     both = lambda a, b: np.concatenate([a, b])
     assert samples.fixed is not None and samples.starts is not None and data.starts is not None
     return dataclasses.replace(
@@ -251,8 +250,8 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
         fixed=[*samples.fixed, *(np.array([first + i]) for i in range(len(data.tokens)))],
         starts=both(samples.starts, data.starts),
         per_token={
-            "token_weight": both(samples.per_token["token_weight"], zero),
-            "data_weight": both(samples.per_token["data_weight"], one),
+            "token_weight": both(samples.per_token["token_weight"], 0 * counted),
+            "data_weight": both(samples.per_token["data_weight"], counted),
         },
     )
 
