@@ -227,7 +227,7 @@ def assemble(
     elif _referred(chosen.reads):
         first = first | {"reference_log_probs": first["token_weight"]}
     offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
-    goal = objective.language(chosen.terms, run, set(offered))
+    goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
