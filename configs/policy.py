@@ -65,6 +65,7 @@ PREFERENCES = {
     "orpo": "mle() + 0.1 * orpo()",
     "simpo": "simpo()",
     "cpo": "cpo()",
+    "kto": "kto()",
 }
 SENTIMENT = {
     "policy": "trained(workdir='runs/gpt')",

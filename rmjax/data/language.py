@@ -1,12 +1,13 @@
 """Records as what a language model learns: which of their tokens it is to predict, and where each answer stops."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rmjax.data.encode import Encoded, Reader, groups
-from rmjax.data.examples import Examples
+from rmjax.data.examples import Examples, singles
 from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
 from rmjax.data.tokenizer import Group
 from rmjax.errors import UserError
@@ -84,10 +85,10 @@ def encode(
     said = [answers(r, compare=compare) for r in records]
     reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
-    tokens, starts, record_of, members, cut = [], [], [], [], 0
+    tokens, starts, record_of, liked, members, cut = [], [], [], [], [], 0
     for i, group in enumerate(found):
         own = []
-        for completion in group.completions:
+        for place, completion in enumerate(group.completions):
             answer = _stopped(completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
             pieces = _fit(group, answer, max_length, reads, whole=plain)
@@ -97,6 +98,7 @@ def encode(
                 tokens.append(piece)
                 starts.append(start)
                 record_of.append(i)
+                liked.append(place == 0)
         members += [np.array(own)] if compare else [np.array([j]) for j in own]
     weight = np.array([records[i].weight for i in record_of], np.float32)
     start = np.array(starts, np.int64)
@@ -107,7 +109,11 @@ def encode(
         ids=[records[i].id for i in record_of],
         weight=weight,
         kin=np.array(record_of),
-        per_text={"record": np.array(record_of, np.int32)},
+        per_text={
+            "record": np.array(record_of, np.int32),
+            "text": np.arange(len(tokens), dtype=np.int32),
+            "desirable": np.array(liked, np.float32),
+        },
         given={} if compare and isinstance(records[0], Pair) else None,
         fixed=members,
         share=reader.share and compare,
@@ -116,6 +122,17 @@ def encode(
     )
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
+
+
+def mismatched(examples: Examples, texts: np.ndarray) -> Examples:
+    """The prompt of each of these texts with the answer of the one before it, and the first with the last one's."""
+    assert examples.starts is not None
+    halves = [np.split(examples.tokens[i], [examples.starts[i]]) for i in texts]
+    answers = [halves[i - 1][1] for i in range(len(halves))]
+    made = singles(
+        [np.concatenate([head, a]) for (head, _), a in zip(halves, answers, strict=True)]
+    )
+    return dataclasses.replace(made, starts=examples.starts[texts])
 
 
 def prompts(

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax.build import policy as build
 from rmjax.build import rollout, training
 from rmjax.build.rollout import Texts
+from rmjax.credit import divergence
 from rmjax.data import language, pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
@@ -23,11 +25,13 @@ from rmjax.train import checkpoint, loop
 class _Tools(NamedTuple):
     """What a run measures policies by, compiled once.
 
+    log_probs(params, examples): of each text's tokens to predict.
     predicts(params, records): how well a policy predicts the records' answers.
     write(params, records): what it answers to their prompts; None without a reward.
     does: the functions of a rollout.
     """
 
+    log_probs: likelihood.LogProbs
     predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
     write: Callable[[Any, Sequence[Record]], sampled.Written] | None
     does: rollout.Functions
@@ -136,7 +140,7 @@ def _train(
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
-        prepare = _referring(tools.does)
+        prepare = _referring(parts, tools, chosen.reads)
     watched = "log_prob" if tools.write is None else "objective"
     try:
         with progress.bar(steps, start) as shown:
@@ -165,13 +169,20 @@ def _train(
         ) from error
 
 
-def _referring(does: rollout.Functions) -> loop.Prepare:
+def _referring(parts: build.Parts, tools: _Tools, reads: set[str]) -> loop.Prepare:
     """The stage of losses that compare with the reference on texts of the data."""
+    examples, start = parts.batches.examples, _start(parts)
 
     def prepare(params, carry, batch):
-        del params
-        assert does.reference is not None
-        return [batch | {"reference_log_probs": does.reference(batch)["log_probs"]}], carry, {}
+        assert tools.does.reference is not None
+        more = {"reference_log_probs": tools.does.reference(batch)["log_probs"]}
+        if "kto_point" in reads:
+            texts = batch["text"][batch["text_weight"] > 0]
+            other = language.mismatched(examples, texts)
+            now, before = (tools.log_probs(p, other) for p in (params, start))
+            point = float(divergence.kto_point(jnp.array(now - before)))
+            more["kto_point"] = np.full(batch["text_weight"].shape, point, np.float32)
+        return [batch | more], carry, {}
 
     return prepare
 
@@ -202,7 +213,7 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
         prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
         return sampled.write(config, does, params, prompts, rewards, parts)
 
-    return _Tools(predicts, write if "reward" in rewards else None, does)
+    return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)
 
 
 def _no_reward(texts: Texts) -> np.ndarray:
