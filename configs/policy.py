@@ -168,6 +168,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.kl = (
         "free()"  # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs
     )
+    c.max_kl = 100.0  # nats a text from the first policy, beyond which the run stops
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
     c.returns = "gae(discount=1.0, decay=0.95)"  # of tokens, with a critic
     c.whiten = True  # advantages of tokens, with a critic

@@ -84,6 +84,15 @@ class Item(NamedTuple):
     data: Examples | None
 
 
+class Exploded(Exception):
+    """The policy left its reference further than a run allows, or by no finite number of nats."""
+
+    def __init__(self, step: int, kl: float):
+        """step: counted from 0. kl: mean nats a text."""
+        super().__init__(f"KL of {kl} nats a text at step {step}")
+        self.step, self.kl = step, kl
+
+
 class Plan(NamedTuple):
     """The prompts of a run, and for `mle` the texts of the data set that join each rollout (None: none do)."""
 
@@ -156,10 +165,19 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
     return batch | where.packed(arrays)
 
 
-def prepare(functions: Functions, credit: Credit, bounds: Bounds, tokenizer: Tokenizer, seed: int):
+def prepare(
+    functions: Functions,
+    credit: Credit,
+    bounds: Bounds,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_kl: float,
+):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
+    max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     """
 
     def made(params, carry, item: Item):
@@ -177,6 +195,8 @@ def prepare(functions: Functions, credit: Credit, bounds: Bounds, tokenizer: Tok
             known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         mask = where.mask.astype(np.float32)
         arrays, carry, told = credit(known, mask, carry)
+        if not told["rollout/kl"] <= max_kl:
+            raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
         drift = np.abs(known["old_log_probs"] - samples.log_probs.reshape(mask.shape)) * mask
         told |= {

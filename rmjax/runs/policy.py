@@ -136,7 +136,12 @@ def _train(
     if rollouts is not None:
         tokenizer = parts.reads.reader.tokenizer
         prepare = rollout.prepare(
-            tools.does, chosen.credit, rollouts.bounds, tokenizer, config.seed
+            tools.does,
+            chosen.credit,
+            rollouts.bounds,
+            tokenizer,
+            seed=config.seed,
+            max_kl=config.max_kl,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
@@ -162,6 +167,12 @@ def _train(
                 prepare=prepare,
                 carry=carry,
             )
+    except rollout.Exploded as error:
+        raise UserError(
+            f"the policy is {error.kl:.1f} nats a text from the first one at step {error.step}, beyond max_kl="
+            f"{config.max_kl}; {resume.kept(home)}. Raise --config.kl, or lower the learning rate in --config.schedule; "
+            "then use a new --workdir"
+        ) from error
     except loop.Diverged as error:
         raise UserError(
             f"the loss or its gradient was not finite at step {error.step}; {resume.kept(home)}. Lower the learning "
