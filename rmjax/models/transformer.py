@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from rmjax.models import positions as places
 from rmjax.models.attention import Attention, Tiles, take
-from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu
+from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu, project_few
 
 ACTIVATIONS = {
     "gelu": gelu,
@@ -354,11 +354,14 @@ class LanguageModel(nn.Module):
         else:
             shape = (c.vocab_size, c.width)
             table = self.param("unembed", nn.initializers.normal(0.02), shape)
-        logits = jnp.einsum(
-            "rtd,vd->rtv",
-            hidden.astype(dtype),
-            table.astype(dtype),
-            precision=PRECISION[dtype],
-            preferred_element_type=jnp.float32,
-        )
+        if cache is not None:
+            logits = project_few(hidden, table, dtype)
+        else:
+            logits = jnp.einsum(
+                "rtd,vd->rtv",
+                hidden.astype(dtype),
+                table.astype(dtype),
+                precision=PRECISION[dtype],
+                preferred_element_type=jnp.float32,
+            )
         return logits * c.logit_scale, cache
