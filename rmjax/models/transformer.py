@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from rmjax.models import positions as places
 from rmjax.models.attention import Attention, Tiles, take
-from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu
+from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu, project_few
 
 ACTIVATIONS = {
     "gelu": gelu,
@@ -350,17 +350,19 @@ class LanguageModel(nn.Module):
         hidden, cache = self.transformer(*inputs, **options)
         if at is not None:
             hidden = jnp.take_along_axis(hidden, at[..., None], axis=1)
-        return self.unembed(hidden), cache
+        return self.unembed(hidden, few=cache is not None), cache
 
     @nn.nowrap
-    def unembed(self, hidden: Float[Array, "R L D"]) -> Float[Array, "R L V"]:
-        """Logits of hidden states; to be called while the module is applied."""
+    def unembed(self, hidden: Float[Array, "R L D"], *, few: bool = False) -> Float[Array, "R L V"]:
+        """Logits of hidden states, of few ones as `project_few`; to be called while the module is applied."""
         c, dtype = self.transformer.config, self.transformer.dtype
         if c.tied:
             table = self.transformer.get_variable("params", "tokens")
         else:
             shape = (c.vocab_size, c.width)
             table = self.param("unembed", nn.initializers.normal(0.02), shape)
+        if few:
+            return project_few(hidden, table, dtype) * c.logit_scale
         logits = jnp.einsum(
             "rtd,vd->rtv",
             hidden.astype(dtype),

@@ -170,7 +170,7 @@ def _train(
     except rollout.Exploded as error:
         raise UserError(
             f"the policy is {error.kl:.1f} nats a text from the first one at step {error.step}, beyond max_kl="
-            f"{config.max_kl}; {resume.kept(home)}. Raise --config.kl, or lower the learning rate in --config.schedule; "
+            f"{config.max_kl}; {resume.kept(home)}. Raise --config.kl or lower the learning rate in --config.schedule; "
             "then use a new --workdir"
         ) from error
     except loop.Diverged as error:
