@@ -22,7 +22,8 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.layers import Adapter
-from rmjax.models.transformer import LanguageModel, Policy, Transformer
+from rmjax.models.policy import Policy
+from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.sampling.filters import Settings
 from rmjax.train import forward, parallel, step
 from rmjax.train.state import Params, State
