@@ -65,8 +65,7 @@ def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
         case Pair():
             return (record.chosen, record.rejected) if compare else (record.chosen,)
         case Ranking():
-            best = int(np.argmax(record.ratings))
-            return record.completions if compare else (record.completions[best],)
+            return record.completions if compare else (record.completions[_best(record)],)
         case Process():
             raise UserError(
                 "config key 'data': solutions in steps are no answers to learn from; give prompt and completion"
@@ -80,12 +79,12 @@ def encode(
 
     Texts without a prompt that are longer than max_length are cut into several, so that nothing is lost; a prompt
     loses its front, and an answer that does not fit alone its end (and its stop).
-    compare: all answers of a record form a group, as preference losses need.
+    compare: all answers of a record form a group, as preference losses need; `data_weight` is 0 but on the best.
     """
     said = [answers(r, compare=compare) for r in records]
     reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
-    tokens, starts, record_of, liked, members, cut = [], [], [], [], [], 0
+    tokens, starts, record_of, learned, members, cut = [], [], [], [], [], 0
     for i, group in enumerate(found):
         own = []
         for place, completion in enumerate(group.completions):
@@ -98,27 +97,31 @@ def encode(
                 tokens.append(piece)
                 starts.append(start)
                 record_of.append(i)
-                liked.append(place == 0)
+                learned.append(not compare or place == _best(records[i]))
         members += [np.array(own)] if compare else [np.array([j]) for j in own]
     weight = np.array([records[i].weight for i in record_of], np.float32)
     start = np.array(starts, np.int64)
     lengths = np.array([len(t) for t in tokens]) - start
     counted = np.repeat(weight, lengths)
+    per_text = {
+        "record": np.array(record_of, np.int32),
+        "text": np.arange(len(tokens), dtype=np.int32),
+        "desirable": np.array(learned, np.float32),
+    }
+    if compare and isinstance(records[0], Ranking):  # ratings say which pairs there are
+        ratings = [r.ratings for r in records if isinstance(r, Ranking)]
+        per_text["rating"] = np.concatenate(ratings).astype(np.float32)
     examples = Examples(
         tokens=tokens,
         ids=[records[i].id for i in record_of],
         weight=weight,
         kin=np.array(record_of),
-        per_text={
-            "record": np.array(record_of, np.int32),
-            "text": np.arange(len(tokens), dtype=np.int32),
-            "desirable": np.array(liked, np.float32),
-        },
+        per_text=per_text,
         given={} if compare and isinstance(records[0], Pair) else None,
         fixed=members,
         share=reader.share and compare,
         starts=start,
-        per_token={"token_weight": counted, "data_weight": counted},
+        per_token={"token_weight": counted, "data_weight": counted * np.repeat(learned, lengths)},
     )
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
@@ -152,6 +155,11 @@ def prompts(
     return [_front(g.prompt, max_length, reads) for g in made], notes
 
 
+def _best(record: Record) -> int:
+    """The place of the best among a record's answers."""
+    return int(np.argmax(record.ratings)) if isinstance(record, Ranking) else 0
+
+
 class _Pieces(NamedTuple):
     """The parts of one text with the first token to predict of each, and how many answers were cut."""
 
@@ -170,7 +178,8 @@ def _fit(group: Group, answer: np.ndarray, most: int, reads: Reads, *, whole: bo
         return _Pieces([(text[b : b + most], first if b == 0 else 1) for b in begins], 0)
     kept = answer[: most - 1]
     head = _front(group.prompt, most - len(kept), reads)
-    return _Pieces([(np.concatenate([head, kept]), len(head))], int(len(kept) < len(answer)))
+    start = max(len(head), 1)
+    return _Pieces([(np.concatenate([head, kept]), start)], int(len(kept) < len(answer)))
 
 
 def _front(prompt: np.ndarray, room: int, reads: Reads) -> np.ndarray:

@@ -79,6 +79,7 @@ class Tokenizer:
             pair="<s> $A </s> $B </s>",
             special_tokens=[("<s>", 1), ("</s>", 2)],
         )
+        made.add_special_tokens(["<pad>", "<s>", "</s>"])  # else `decode` would spell them
         return cls(made)
 
     @classmethod

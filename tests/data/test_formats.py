@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rmjax.data import conversations, formats, sources, splits
 from rmjax.data.fields import Bad
-from rmjax.data.records import Pair, Process, Ranking, RatedText, fingerprint
+from rmjax.data.records import Pair, Process, Ranking, RatedText, Text, fingerprint
 from rmjax.errors import UserError
 
 HERE = formats.Reading("d")
@@ -301,3 +301,64 @@ def test_no_document_and_no_text_straddles_splits(kind, drawn):
         assert where.setdefault(("document", document), split) == split
         assert where.setdefault(tuple(texts), split) == split
         assert record.document == str(document)
+
+
+SAID = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hm."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "want"),
+    [
+        ({"text": "A b"}, Text("7", "d", "ab", "A b")),
+        ({"prompt": "Q?", "completion": "a"}, Text("7", "d", "q", "a", "Q?")),
+        (
+            {
+                "prompt": SAID,
+                "response": "b",
+                "id": "x",
+                "domain": "e",
+                "document": "o",
+                "weight": 2,
+            },
+            Text("x", "e", "o", "b", TURNS[:2], 2.0),
+        ),
+        ({"messages": SAID}, Text("7", "d", "hi", "Hm.", (("user", "Hi?"),))),
+        (
+            {"messages": [{"role": "system", "content": "Be."}, *SAID]},
+            Text("7", "d", "behi", "Hm.", (("system", "Be."), ("user", "Hi?"))),
+        ),
+        (
+            {"messages": SAID, "rating": 2},
+            RatedText("7", "d", "hi", "Hm.", 2.0, prompt=(("user", "Hi?"),)),
+        ),
+    ],
+)
+def test_texts_that_nobody_rated(row, want):
+    drafted = formats.draft(row, 7, HERE)
+    assert (drafted.record, drafted.label, drafted.note) == (want, "", "")
+
+
+ASSISTANT = 'field "messages": must end with an answer of the "assistant" to messages before it'
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": SAID[:1]}, ASSISTANT),
+        ({"messages": SAID[1:]}, ASSISTANT),
+        ({"messages": [*SAID, SAID[0]]}, ASSISTANT),
+        ({"messages": "Hi?"}, ASSISTANT),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user"}, SAID[1]]}, "messages"),
+        ({"messages": SAID, "prompt": "Q?"}, '"messages" are prompt and answer in one'),
+        ({"messages": SAID, "text": "a"}, '"messages" are prompt and answer in one'),
+        ({"messages": SAID, "chosen": "a", "rejected": "b"}, "needs"),
+        ({"messages": [SAID[0], {"role": "assistant", "content": " "}]}, ASSISTANT),
+        ({"text": ""}, 'field "text"'),
+        ({"text": "a", "completion": "b"}, "has text and completion, of which one is the text"),
+    ],
+)
+def test_texts_that_say_no_answer_are_refused(row, message):
+    with pytest.raises(Bad) as error:
+        formats.draft(row, 7, HERE)
+    assert message in str(error.value)

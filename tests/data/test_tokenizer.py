@@ -126,3 +126,42 @@ def test_a_missing_or_wrong_file_is_named(tmp_path):
         Tokenizer.from_file(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="this is not a tokenizer.json"):
         Tokenizer.from_json("[")
+
+
+def test_decoding_leaves_special_tokens_out():
+    for tokenizer in (BYTES, Tokenizer.from_json(BYTES.to_json())):
+        (ids,) = tokenizer.encode(["1+1=2 <s>"], 99)
+        assert tokenizer.decode(np.append(ids, 0)) == "1+1=2 <s>"
+
+
+CORPUS = ["the film was lovely", "the plot was dull", "a lovely scene, a dull score"] * 3
+BPE = Tokenizer.bpe(CORPUS, 290)
+
+
+@given(st.lists(TEXT, max_size=3))
+def test_learned_merges_bring_every_text_back(texts):
+    found = BPE.encode(texts, 10**6)
+    assert [BPE.decode(ids) for ids in found] == texts
+    for ids in found:
+        assert (ids[0], ids[-1]) == (1, 2) and not np.any(ids[1:-1] < 3)
+
+
+def test_learned_merges_are_those_of_the_texts_alone():
+    assert Tokenizer.bpe(CORPUS, 290).to_json() == BPE.to_json()
+    assert Tokenizer.bpe(CORPUS[:1], 290).to_json() != BPE.to_json()
+    (film,), (plain,) = (
+        BPE.encode(["the film was lovely"], 99),
+        BYTES.encode(["the film was lovely"], 99),
+    )
+    assert len(film) < len(plain) and BPE.vocab_size == 290
+    (group,), _ = BPE.encode_groups(["the film"], [[" was", " is"]], 99)
+    assert (
+        group.prompt[0] == 1 and group.prompt[-1] != 2
+    )  # nothing stands between prompt and answer
+    assert [c[-1] for c in group.completions] == [2, 2]
+
+
+def test_a_vocabulary_smaller_than_bytes_is_refused():
+    assert Tokenizer.bpe(["ab"], 259).vocab_size == 259
+    with pytest.raises(ValueError, match="needs 259 tokens or more, got 258"):
+        Tokenizer.bpe(["ab"], 258)
