@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rmjax import report
 from rmjax.build import policy as build
 from rmjax.build import rollout, training
 from rmjax.build.rollout import Texts
@@ -17,9 +18,10 @@ from rmjax.credit import divergence
 from rmjax.data import language, pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
+from rmjax.evaluation import overoptimization
 from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
 from rmjax.runs.rewarding import Reward
-from rmjax.train import checkpoint, loop
+from rmjax.train import checkpoint, loop, metrics
 
 
 class _Tools(NamedTuple):
@@ -52,6 +54,8 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     folder.check_config(home, config)
     done = folder.finished(home)
     if done:
+        if not (home / "report.html").exists():
+            report.write(home)  # a kill came between the two
         say(f"This run is done: {home}/results.json, {home}/report.html")
         return show(done)
     loaded = build.prompted(chosen, chosen.records())
@@ -88,7 +92,10 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         return {"finished": False}
     results = _judge(home, config, parts, tools, tally)
     folder.write_json(home / "results.json", results)
-    say(f"Done: {home}/results.json")
+    report.write(home)
+    for warning in results["warnings"]:
+        say(f"warning: {warning}")
+    say(f"Done: {home}/results.json, {home}/report.html")
     return show(results)
 
 
@@ -107,6 +114,11 @@ def _size(parts: build.Parts) -> str:
     shape = parts.batches.shape
     return (f"{len(parts.batches)} steps of {shape.rows} x {shape.row_length} tokens "
             f"({parts.batches.padding:.1%} padding)")  # fmt: skip
+
+
+def _steps(parts: build.Parts) -> int:
+    """Steps of the loop: rollouts where there are any, else updates."""
+    return len(parts.batches) if parts.rollouts is None else parts.rollouts.steps
 
 
 def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.ndarray:
@@ -129,8 +141,7 @@ def _train(
     tools: _Tools,
     choices: Mapping[str, Any],
 ) -> loop.Tally:
-    rollouts = parts.rollouts
-    steps = len(parts.batches) if rollouts is None else rollouts.steps
+    rollouts, steps = parts.rollouts, _steps(parts)
     start = resume.begin(home, parts.frozen, parts.layout, steps)
     prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
     if rollouts is not None:
@@ -160,7 +171,7 @@ def _train(
                 every=loop.Every(
                     config.log_every, math.ceil(steps / config.validations), config.save_every
                 ),
-                validate=_validation(config, chosen, parts, tools),
+                validate=_validation(home, config, chosen, parts, tools),
                 best_metric=f"validation/{watched}",
                 describe=_description(config, parts, choices),
                 progress=shown,
@@ -233,22 +244,30 @@ def _no_reward(texts: Texts) -> np.ndarray:
 
 def _some(records: Sequence[Record], count: int) -> list[Record]:
     """At most `count` records, evenly spaced, so that all domains are among them."""
-    at = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))
-    return [records[i] for i in at]
+    return [records[i] for i in sampled.spaced(len(records), count)]
 
 
 def _validation(
-    config: Any, chosen: build.Plan, parts: build.Parts, tools: _Tools
+    home: Path, config: Any, chosen: build.Plan, parts: build.Parts, tools: _Tools
 ) -> Callable[[Any], dict[str, float]]:
-    """What a state is worth on the validation documents: how well it predicts them, and what its answers earn."""
+    """What a state is worth on the validation documents: how well it predicts them, and what its answers earn.
+
+    Some of the answers are kept in samples_by_step.jsonl, the first policy's as those of step 0.
+    """
     records = parts.data.validation
     asked = _some(records, config.validation_prompts)
+    updates = 1 if parts.rollouts is None else parts.rollouts.updates // parts.rollouts.steps
+    if tools.write is not None and not (home / sampled.BY_STEP).exists():
+        sampled.keep(home, 0, asked, tools.write(_start(parts), asked))
 
     def validate(state) -> dict[str, float]:
         found = tools.predicts(state.params, records)
         means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
         if tools.write is not None:
-            means |= tools.write(state.params, asked).means()
+            written = tools.write(state.params, asked)
+            step = int(parts.layout.value(state.step)) // updates
+            sampled.keep(home, step, asked, written)
+            means |= written.means()
             means["objective"] = means["reward"] - chosen.credit.price.beta * means["kl"]
         return {f"validation/{name}": value for name, value in means.items()}
 
@@ -264,15 +283,17 @@ def _judge(
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test
     domains = sorted({r.domain for r in test})
-    metrics = {}
+    figures = {}
     for domain in domains:
         own = [r for r in test if r.domain == domain]
-        found = likelihood.figures(tools.predicts(params, own), [r.document for r in own])
-        metrics |= {f"{domain}/{name}": figure for name, figure in found.items()}
+        documents = [r.document for r in own]
+        for who, policy in (("", params), ("reference/", _start(parts))):
+            found = likelihood.figures(tools.predicts(policy, own), documents)
+            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
     if tools.write is not None:
         asked = _some(test, config.test_prompts)
         after, before = (tools.write(p, asked) for p in (params, _start(parts)))
-        metrics |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
+        figures |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
         folder.write_lines(home / "samples.jsonl", sampled.lines(asked, after, before))
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     return {
@@ -280,18 +301,30 @@ def _judge(
         "command": folder.read_json(home / "environment.json")["command"],
         "finished": True,
         "seconds": tally.seconds + tally.compile_seconds,
-        "steps": tally.steps,
+        "steps": _steps(parts),
+        "updates": tally.steps,
         "interval": "95% over documents",
         "throughput": {
             "tokens_per_second": per_second(tally.tokens),
             "examples_per_second": per_second(tally.examples),
             "compile_seconds": tally.compile_seconds,
         },
+        "parameters": parts.parameters,
         "peak_memory_bytes": speed.peak_memory(),
         "best_step": checkpoint.about(best)["step"],
         "notes": parts.notes,
-        "metrics": metrics,
+        "warnings": _warnings(home),
+        "metrics": figures,
     }
+
+
+def _warnings(home: Path) -> list[str]:
+    """What the validations of the run say against it."""
+    names = "validation/reward", "validation/gold"
+    told = [line for line in metrics.read(home) if all(name in line for name in names)]
+    proxy, gold = (np.array([line[name] for line in told], np.float64) for name in names)
+    found = overoptimization.parted(proxy, gold)
+    return [found] if found else []
 
 
 def _start(parts: build.Parts) -> Any:
