@@ -48,13 +48,13 @@ class Functions(NamedTuple):
     sample(params, prompts, step, K) -> host Samples [B, K, C]. `step` decides the keys.
     reward(Texts) -> float [N].
     measure(params, batch) -> {"log_probs", and with a critic "values"} [R, L], without dropout.
-    reference(batch) -> {"log_probs"} [R, L] of the reference policy, or None where nothing needs it.
+    reference(batch) -> {"log_probs"} [R, L] of the reference policy.
     """
 
     sample: Callable[[Any, Prompts, int, int], Samples]
     reward: Callable[[Texts], np.ndarray]
     measure: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-    reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None
+    reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Bounds(NamedTuple):
@@ -160,7 +160,8 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
     batch = lay(examples, bounds.prompts, bounds)
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
-    known = {"reward": zeros[:, 0], "old_log_probs": zeros} | ({"values": zeros} if critic else {})
+    known = {"reward": zeros[:, 0], "old_log_probs": zeros, "reference_log_probs": zeros}
+    known |= {"values": zeros} if critic else {}
     arrays, _, _ = credit(known, where.mask.astype(np.float32), credit.start)
     return batch | where.packed(arrays)
 
@@ -191,8 +192,7 @@ def prepare(
         known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
         if "values" in now:
             known["values"] = where.unpack(now["values"])
-        if functions.reference is not None:
-            known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
+        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         mask = where.mask.astype(np.float32)
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
@@ -202,7 +202,7 @@ def prepare(
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
-            **{f"rollout/{k}": v for k, v in written(samples, tokenizer, texts).items()},
+            **{f"rollout/{k}": v for k, v in written(samples, texts).items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
         return split(batch, bounds, rng), carry, told
@@ -224,9 +224,8 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
     )
 
 
-def written(samples: Samples, tokenizer: Tokenizer, texts: Texts) -> dict[str, float]:
+def written(samples: Samples, texts: Texts) -> dict[str, float]:
     """What the samples are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-    del tokenizer
     found = text.figures([c.split() for c in texts.completions], texts.stopped)
     return found | {"length": float(np.mean(samples.lengths))}
 
@@ -258,7 +257,7 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
     if data is None:
         return samples
     first, words = len(samples.tokens), int(data.first_target[-1])
-    zero, one = np.zeros(words, np.float32), np.ones(words, np.float32)
+    zero = np.zeros(words, np.float32)
     both = lambda a, b: np.concatenate([a, b])
     assert samples.fixed is not None and samples.starts is not None and data.starts is not None
     return dataclasses.replace(
@@ -272,7 +271,7 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
         starts=both(samples.starts, data.starts),
         per_token={
             "token_weight": both(samples.per_token["token_weight"], zero),
-            "data_weight": both(samples.per_token["data_weight"], one),
+            "data_weight": both(samples.per_token["data_weight"], data.per_token["data_weight"]),
         },
     )
 
@@ -355,7 +354,7 @@ def split(
     batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
 ) -> list[dict[str, np.ndarray]]:
     """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
-    rows = len(batch["tokens"])
+    rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
     size, found = rows // bounds.minibatches, []
     for _ in range(bounds.epochs):
         order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)

@@ -53,7 +53,10 @@ CURVES = {  # a plot each: its caption, and the metrics in it
     "β, the price of a nat": {"rollout/beta": ""},
     "gradient norm": {"train/grad_norm": ""},
 }
-SAMPLES, FOLLOWED = 12, 4  # prompts shown: with both policies' answers, and with the answers by step
+SAMPLES, FOLLOWED = (
+    12,
+    4,
+)  # prompts shown: with both policies' answers, and with the answers by step
 Figures = Mapping[str, Mapping[str, Any]]
 Table = dict[str, dict[str, Figures]]  # heading -> metric -> who (of WHO) -> figure
 
@@ -164,7 +167,9 @@ def _verdict(figures: Figures) -> str:
 def _earned(figures: Figures) -> str:
     name = "gold" if "gold" in figures else "reward"
     what, gain = ANSWERS[name][0], figures[f"gain/{name}"]
-    span = lambda key: f"from {number(figures[f'reference/{key}']['value'])} to {number(figures[key]['value'])}"
+    span = lambda key: (
+        f"from {number(figures[f'reference/{key}']['value'])} to {number(figures[key]['value'])}"
+    )
     lost = {k: None if gain[k] is None else -gain[k] for k in gain}
     lost |= {"low": lost["high"], "high": lost["low"]}
     told = lambda figure: f"{number(figure['value'])} {interval(figure)}".strip()

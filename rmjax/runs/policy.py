@@ -196,7 +196,6 @@ def _referring(parts: build.Parts, tools: _Tools, reads: set[str]) -> loop.Prepa
     examples, start = parts.batches.examples, _start(parts)
 
     def prepare(params, carry, batch):
-        assert tools.does.reference is not None
         more = {"reference_log_probs": tools.does.reference(batch)["log_probs"]}
         if "kto_point" in reads:
             texts = batch["text"][batch["text_weight"] > 0]

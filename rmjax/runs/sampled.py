@@ -93,7 +93,6 @@ def write(
         batch = rollout.lay(rollout.as_examples(samples, own), size, bounds)
         where = rollout.Places.of(batch, size, samples.tokens.shape[2])
         now = where.unpack(does.measure(params, batch)["log_probs"])
-        assert does.reference is not None
         before = where.unpack(does.reference(batch)["log_probs"])
         said = rollout.as_texts(samples, own, tokenizer)
         for name, reward in rewards.items():
