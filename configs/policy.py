@@ -52,7 +52,7 @@ OBJECTIVES = {
         "loss": "ppo(clip=0.2) + 0.1 * clipped_value(clip=0.2)",
         "baseline": "no_baseline()",
         "critic": True,
-        "samples": 1,
+        "samples": 2,
         "rollout_epochs": 2,
         "minibatches": 2,
     },
@@ -65,6 +65,7 @@ PREFERENCES = {
     "orpo": "mle() + 0.1 * orpo()",
     "simpo": "simpo()",
     "cpo": "cpo()",
+    "kto": "kto()",
 }
 SENTIMENT = {
     "policy": "trained(workdir='runs/gpt')",
@@ -78,8 +79,9 @@ SENTIMENT = {
     "max_prompt": 24,
     "max_new_tokens": 32,
     "batch_size": 64,
-    "schedule": "linear(peak=1e-4)",
-    "epochs": 0.5,
+    "schedule": "linear(peak=3e-4)",
+    "epochs": 0.2,
+    "validations": 3,
 }
 TINY = {
     "policy": "tiny_decoder()",
@@ -106,15 +108,16 @@ SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)
 NAMES = {
     "gpt": {
         "policy": "gpt(vocabulary=4096, width=256, layers=4)",
-        "schedule": "cosine(peak=1e-3, end=1e-4)",
+        "schedule": "cosine(peak=2e-3, end=1e-4)",
         "max_length": 128,
         "batch_size": 64,
-        "epochs": 5.0,
-        "dropout": 0.1,
+        "epochs": 2.0,
         "weight_decay": 0.1,
+        "validations": 2,
     },
     "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
+    "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.7},
     "sums_start": {**SUMS, "schedule": "linear(peak=2e-3)", "batch_size": 128, "epochs": 20.0},
     "sums": {
         **SUMS,
@@ -167,6 +170,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.kl = (
         "free()"  # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs
     )
+    c.max_kl = 100.0  # nats a text from the first policy, beyond which the run stops
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
     c.returns = "gae(discount=1.0, decay=0.95)"  # of tokens, with a critic
     c.whiten = True  # advantages of tokens, with a critic

@@ -102,9 +102,9 @@ class Credit(NamedTuple):
     def __call__(
         self, known: Mapping[str, np.ndarray], mask: np.ndarray, carry: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
-        """known: reward [N]; old_log_probs and perhaps reference_log_probs, values [N, C]. mask: [N, C]."""
+        """known: reward [N]; old_log_probs, reference_log_probs and with a critic values [N, C]. mask: [N, C]."""
         old, beta = known["old_log_probs"], float(carry["beta"])
-        reference = known.get("reference_log_probs", old)
+        reference = known["reference_log_probs"]
         k1 = divergence.k1(jnp.array(old), jnp.array(reference)) * mask
         kl = np.asarray(jnp.sum(k1, axis=1))
         reward = np.asarray(known["reward"], np.float32)
@@ -208,7 +208,8 @@ def plan(config: Any) -> Credit:
         if config.samples:
             reward = np.linspace(0, 1, config.batch_size * config.samples, dtype=np.float32)
             one = np.ones((len(reward), 1), np.float32)
-            known = {"reward": reward, "old_log_probs": -one, "values": one}
+            known = {name: -one for name in ("old_log_probs", "reference_log_probs", "values")}
+            known["reward"] = reward
             made(known, one, made.start)
     except ValueError as error:
         raise UserError(

@@ -9,7 +9,8 @@ from rmjax.errors import UserError
 from rmjax.losses import LOSSES
 from rmjax.train import forward, objective
 
-LANGUAGE_METRICS = {"entropy": forward.entropy, "log_prob": forward.log_prob}
+LANGUAGE_METRICS = {"log_prob": forward.log_prob}
+SAMPLE_METRICS = {"log_prob": forward.log_prob, "entropy": forward.entropy}
 PAIR_METRICS = {"accuracy": forward.accuracy, "gap": forward.gap}
 
 # Two elements of every array that a loss may name, to call each loss once before anything loads.
@@ -76,18 +77,19 @@ def create(
 
 
 def language(
-    found: Sequence[lookup.Term], run: objective.Forward, offered: Collection[str]
+    found: Sequence[lookup.Term], run: objective.Forward, offered: Collection[str], *, sampled: bool
 ) -> objective.Objective:
     """The objective of a policy on what `forward.language` and the batch offer.
 
-    offered: names of the arrays that the batch and the model hold.
+    offered: names of the arrays that the batch and the model hold. sampled: log the entropy too, whose cost is a
+      fifth of a small model's step.
     Raises: UserError where a term needs another.
     """
     missing = sorted(needs(found) - set(offered))
     if missing:
         raise UserError(f"config key 'loss': needs {', '.join(missing)}, which this config's data and policy do not "
                         f"offer; they offer {', '.join(sorted(offered))}")  # fmt: skip
-    return objective.create(found, run, LANGUAGE_METRICS)
+    return objective.create(found, run, SAMPLE_METRICS if sampled else LANGUAGE_METRICS)
 
 
 def _source(missing: list[str]) -> str:

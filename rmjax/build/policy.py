@@ -22,7 +22,8 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.layers import Adapter
-from rmjax.models.transformer import LanguageModel, Policy, Transformer
+from rmjax.models.policy import Policy
+from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.sampling.filters import Settings
 from rmjax.train import forward, parallel, step
 from rmjax.train.state import Params, State
@@ -88,8 +89,8 @@ class Plan(NamedTuple):
 
     @property
     def paired(self) -> bool:
-        """Whether the chosen answer is compared with the rejected one."""
-        return any(name.startswith("chosen") for name in self.reads)
+        """Whether all answers of a record are learned from, not the best alone."""
+        return any(name.startswith(("chosen", "desirable")) for name in self.reads)
 
 
 class Parts(NamedTuple):
@@ -224,10 +225,12 @@ def assemble(
         sampling, more = _rollouts(c, chosen, loaded, reads, batches, layout)
         notes = [*notes, *more]
         first = rollout.blank(sampling, chosen.credit, c.critic)
-    elif _referred(chosen.reads):
-        first = first | {"reference_log_probs": first["token_weight"]}
+    else:
+        more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
+        more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
+        first = first | {name: first[like] for name, like in more.items()}
     offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
-    goal = objective.language(chosen.terms, run, set(offered))
+    goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)

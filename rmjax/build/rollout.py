@@ -48,13 +48,13 @@ class Functions(NamedTuple):
     sample(params, prompts, step, K) -> host Samples [B, K, C]. `step` decides the keys.
     reward(Texts) -> float [N].
     measure(params, batch) -> {"log_probs", and with a critic "values"} [R, L], without dropout.
-    reference(batch) -> {"log_probs"} [R, L] of the reference policy, or None where nothing needs it.
+    reference(batch) -> {"log_probs"} [R, L] of the reference policy.
     """
 
     sample: Callable[[Any, Prompts, int, int], Samples]
     reward: Callable[[Texts], np.ndarray]
     measure: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-    reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None
+    reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Bounds(NamedTuple):
@@ -82,6 +82,15 @@ class Item(NamedTuple):
     step: int
     prompts: Prompts
     data: Examples | None
+
+
+class Exploded(Exception):
+    """The policy left its reference further than a run allows, or by no finite number of nats."""
+
+    def __init__(self, step: int, kl: float):
+        """step: counted from 0. kl: mean nats a text."""
+        super().__init__(f"KL of {kl} nats a text at step {step}")
+        self.step, self.kl = step, kl
 
 
 class Plan(NamedTuple):
@@ -151,15 +160,25 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
     batch = lay(examples, bounds.prompts, bounds)
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
-    known = {"reward": zeros[:, 0], "old_log_probs": zeros} | ({"values": zeros} if critic else {})
+    known = {"reward": zeros[:, 0], "old_log_probs": zeros, "reference_log_probs": zeros}
+    known |= {"values": zeros} if critic else {}
     arrays, _, _ = credit(known, where.mask.astype(np.float32), credit.start)
     return batch | where.packed(arrays)
 
 
-def prepare(functions: Functions, credit: Credit, bounds: Bounds, tokenizer: Tokenizer, seed: int):
+def prepare(
+    functions: Functions,
+    credit: Credit,
+    bounds: Bounds,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_kl: float,
+):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
+    max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     """
 
     def made(params, carry, item: Item):
@@ -173,16 +192,17 @@ def prepare(functions: Functions, credit: Credit, bounds: Bounds, tokenizer: Tok
         known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
         if "values" in now:
             known["values"] = where.unpack(now["values"])
-        if functions.reference is not None:
-            known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
+        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         mask = where.mask.astype(np.float32)
         arrays, carry, told = credit(known, mask, carry)
+        if not told["rollout/kl"] <= max_kl:
+            raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
         drift = np.abs(known["old_log_probs"] - samples.log_probs.reshape(mask.shape)) * mask
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
-            **{f"rollout/{k}": v for k, v in written(samples, tokenizer, texts).items()},
+            **{f"rollout/{k}": v for k, v in written(samples, texts).items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
         return split(batch, bounds, rng), carry, told
@@ -204,9 +224,8 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
     )
 
 
-def written(samples: Samples, tokenizer: Tokenizer, texts: Texts) -> dict[str, float]:
+def written(samples: Samples, texts: Texts) -> dict[str, float]:
     """What the samples are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-    del tokenizer
     found = text.figures([c.split() for c in texts.completions], texts.stopped)
     return found | {"length": float(np.mean(samples.lengths))}
 
@@ -237,7 +256,8 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
     """Samples and texts of the data set in one batch: the latter count for `mle` alone."""
     if data is None:
         return samples
-    first, counted = len(samples.tokens), data.per_token["data_weight"]
+    first, words = len(samples.tokens), int(data.first_target[-1])
+    zero = np.zeros(words, np.float32)
     both = lambda a, b: np.concatenate([a, b])
     assert samples.fixed is not None and samples.starts is not None and data.starts is not None
     return dataclasses.replace(
@@ -250,8 +270,8 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
         fixed=[*samples.fixed, *(np.array([first + i]) for i in range(len(data.tokens)))],
         starts=both(samples.starts, data.starts),
         per_token={
-            "token_weight": both(samples.per_token["token_weight"], 0 * counted),
-            "data_weight": both(samples.per_token["data_weight"], counted),
+            "token_weight": both(samples.per_token["token_weight"], zero),
+            "data_weight": both(samples.per_token["data_weight"], data.per_token["data_weight"]),
         },
     )
 
@@ -334,7 +354,7 @@ def split(
     batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
 ) -> list[dict[str, np.ndarray]]:
     """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
-    rows = len(batch["tokens"])
+    rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
     size, found = rows // bounds.minibatches, []
     for _ in range(bounds.epochs):
         order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)

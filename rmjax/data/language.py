@@ -1,12 +1,13 @@
 """Records as what a language model learns: which of their tokens it is to predict, and where each answer stops."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rmjax.data.encode import Encoded, Reader, groups
-from rmjax.data.examples import Examples
+from rmjax.data.examples import Examples, singles
 from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
 from rmjax.data.tokenizer import Group
 from rmjax.errors import UserError
@@ -102,7 +103,11 @@ def encode(
     start = np.array(starts, np.int64)
     lengths = np.array([len(t) for t in tokens]) - start
     counted = np.repeat(weight, lengths)
-    per_text: dict[str, np.ndarray] = {"record": np.array(record_of, np.int32)}
+    per_text = {
+        "record": np.array(record_of, np.int32),
+        "text": np.arange(len(tokens), dtype=np.int32),
+        "desirable": np.array(learned, np.float32),
+    }
     if compare and isinstance(records[0], Ranking):  # ratings say which pairs there are
         ratings = [r.ratings for r in records if isinstance(r, Ranking)]
         per_text["rating"] = np.concatenate(ratings).astype(np.float32)
@@ -120,6 +125,17 @@ def encode(
     )
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
+
+
+def mismatched(examples: Examples, texts: np.ndarray) -> Examples:
+    """The prompt of each of these texts with the answer of the one before it, and the first with the last one's."""
+    assert examples.starts is not None
+    halves = [np.split(examples.tokens[i], [examples.starts[i]]) for i in texts]
+    answers = [halves[i - 1][1] for i in range(len(halves))]
+    made = singles(
+        [np.concatenate([head, a]) for (head, _), a in zip(halves, answers, strict=True)]
+    )
+    return dataclasses.replace(made, starts=examples.starts[texts])
 
 
 def prompts(

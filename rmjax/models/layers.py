@@ -59,6 +59,16 @@ def _project_backward(dtype, saved, cotangent):
 _project.defvjp(_project_forward, _project_backward)
 
 
+def project_few(
+    x: Float[Array, "*B D"], transposed: Float[Array, "F D"], dtype: str
+) -> Float[Array, "*B F"]:
+    """`project` for few x, without a fast derivative: the kernel, stored transposed, is the product's first operand.
+
+    XLA on CPU repacks the second operand at every product: here x, else the kernel, at up to three times the cost.
+    """
+    return jnp.moveaxis(_dot(transposed, x, ((1,), (x.ndim - 1,)), dtype), 0, -1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Adapter:
     """LoRA (Hu et al. 2022): a product of two thin kernels beside each projection whose path `targets` finds.
@@ -73,15 +83,22 @@ class Adapter:
 
 
 class Parameters(NamedTuple):
-    """Of one projection; `adapter` is its pair of thin kernels [D, rank], [rank, F]."""
+    """Of one projection; `adapter` is its pair of thin kernels [D, rank], [rank, F].
 
-    kernel: Float[Array, "D F"]
+    transposed: whether the kernel is [F, D].
+    """
+
+    kernel: Float[Array, "..."]
+    transposed: bool
     bias: Float[Array, " F"] | None
     adapter: tuple[Float[Array, "D N"], Float[Array, "N F"]] | None
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias, [..., D] -> float32 [..., features], and the adapter's product where one is meant for it."""
+    """x @ kernel + bias, [..., D] -> float32 [..., features], and the adapter's product where one is meant for it.
+
+    The kernel may be given as "transposed" [features, D]: see `project_few`.
+    """
 
     features: int
     dtype: str
@@ -92,7 +109,11 @@ class Dense(nn.Module):
     @nn.compact
     def parameters(self, width: int) -> Parameters:
         """The parameters alone, so that projections of one input can share a product that `finish` ends."""
-        kernel = self.param("kernel", self.kernel_init, (width, self.features))
+        transposed = self.has_variable("params", "transposed")
+        if transposed:
+            kernel = self.get_variable("params", "transposed")
+        else:
+            kernel = self.param("kernel", self.kernel_init, (width, self.features))
         zeros, pair = nn.initializers.zeros, None
         bias = self.param("bias", zeros, (self.features,)) if self.bias else None
         path = "/".join(str(part) for part in self.path)
@@ -104,7 +125,7 @@ class Dense(nn.Module):
             a = self.variable("lora", "a", start).value
             # Zero at first: a fresh adapter changes nothing.
             pair = a, self.variable("lora", "b", jnp.zeros, (rank, self.features)).value
-        return Parameters(kernel, bias, pair)
+        return Parameters(kernel, transposed, bias, pair)
 
     def finish(
         self, y: Float[Array, "*B F"], x: Float[Array, "*B D"], own: Parameters, row: Array | None
@@ -121,8 +142,7 @@ class Dense(nn.Module):
 
     def __call__(self, x: Float[Array, "*B D"], row: Array | None = None) -> Float[Array, "*B F"]:
         """One projection; `row` as in `Dropout`, for the adapter's."""
-        own = self.parameters(x.shape[-1])
-        return self.finish(project(x, own.kernel, self.dtype), x, own, row)
+        return project_jointly([self], x, row)[0]
 
 
 def project_jointly(
@@ -130,7 +150,9 @@ def project_jointly(
 ) -> list[Array]:
     """What each of `parts` makes of x, by one product that reads x once."""
     own = [dense.parameters(x.shape[-1]) for dense in parts]
-    joint = project(x, jnp.concatenate([p.kernel for p in own], axis=-1), parts[0].dtype)
+    few = own[0].transposed
+    kernel = jnp.concatenate([p.kernel for p in own], axis=0 if few else -1)
+    joint = (project_few if few else project)(x, kernel, parts[0].dtype)
     ends = np.cumsum([dense.features for dense in parts])[:-1].tolist()
     made = jnp.split(joint, ends, axis=-1)
     return [d.finish(y, x, p, row) for d, y, p in zip(parts, made, own, strict=True)]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from rmjax.models import positions as places
 from rmjax.models.attention import Attention, Tiles, take
-from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu
+from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu, project_few
 
 ACTIVATIONS = {
     "gelu": gelu,
@@ -350,17 +350,19 @@ class LanguageModel(nn.Module):
         hidden, cache = self.transformer(*inputs, **options)
         if at is not None:
             hidden = jnp.take_along_axis(hidden, at[..., None], axis=1)
-        return self.unembed(hidden), cache
+        return self.unembed(hidden, few=cache is not None), cache
 
     @nn.nowrap
-    def unembed(self, hidden: Float[Array, "R L D"]) -> Float[Array, "R L V"]:
-        """Logits of hidden states; to be called while the module is applied."""
+    def unembed(self, hidden: Float[Array, "R L D"], *, few: bool = False) -> Float[Array, "R L V"]:
+        """Logits of hidden states, of few ones as `project_few`; to be called while the module is applied."""
         c, dtype = self.transformer.config, self.transformer.dtype
         if c.tied:
             table = self.transformer.get_variable("params", "tokens")
         else:
             shape = (c.vocab_size, c.width)
             table = self.param("unembed", nn.initializers.normal(0.02), shape)
+        if few:
+            return project_few(hidden, table, dtype) * c.logit_scale
         logits = jnp.einsum(
             "rtd,vd->rtv",
             hidden.astype(dtype),
@@ -369,34 +371,3 @@ class LanguageModel(nn.Module):
             preferred_element_type=jnp.float32,
         )
         return logits * c.logit_scale
-
-
-class Policy(LanguageModel):
-    """A language model for training: what its losses read of the tokens to predict in packed rows."""
-
-    critic: bool = False  # whether hidden states also give values, linearly
-
-    @nn.compact
-    def __call__(
-        self,
-        tokens: Int[Array, "R T"],
-        positions: Int[Array, "R T"],
-        segments: Int[Array, "R T"],
-        source_at: Int[Array, "R L"],
-        row: Int[Array, " R"] | None = None,
-        branches: Int[Array, "R T"] | None = None,
-        tiles: Int[Array, "R N 2"] | None = None,
-    ) -> dict[str, Array]:
-        """{"logits" [R, L, V]} over the token after each of `source_at`, and with a critic {"values" [R, L]} there.
-
-        Other arguments as of `Transformer`. A critic's values are 0 at first (Ziegler et al. 2019).
-        """
-        hidden, _ = self.transformer(tokens, positions, segments, row, branches, tiles=tiles)
-        hidden = jnp.take_along_axis(hidden, source_at[..., None], axis=1)
-        offered = {"logits": self.unembed(hidden)}
-        if self.critic:
-            zeros, width = nn.initializers.zeros, hidden.shape[-1]
-            kernel = self.param("value_kernel", zeros, (width,))
-            bias = self.param("value_bias", zeros, ())
-            offered["values"] = jnp.einsum("rld,d->rl", hidden, kernel, precision="highest") + bias
-        return offered

@@ -24,7 +24,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     """Writes config.json, model.safetensors and the tokenizer of a run's best model, adapters merged.
 
     Args:
-      workdir: folder of a finished run.
+      workdir: folder of a finished run: of a reward model, or of a language model, which becomes a causal one.
       output: folder to write; must not exist.
       seed: which of the seeds of a run with several, counted from 0.
       peft: the adapters and the head alone, unmerged, as a PEFT folder.
@@ -37,6 +37,12 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
         raise UserError(f"{target} exists; name a new folder with --output")
     folder.read_json(home / "results.json")
     about = checkpoint.about(home / "checkpoints/best")
+    if "stop" in about:
+        if seed or peft:
+            raise UserError(
+                f"{home} is a language model's run, exported whole; leave --seed and --peft away"
+            )
+        return _language_model(home, target, about)
     params = _parameters(home, about, seed)
     head, labels = _head(home, about, params, seed)
     reader = model.reader_of(about)
@@ -67,12 +73,35 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     return {"output": str(target), "remote_code": made.code}
 
 
+def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str, Any]:
+    found = model.trained(workdir=str(home))
+    reader = Reader(found.tokenizer, found.template, about["config"]["max_length"], share=False)
+    pad = found.tokenizer.pad_id
+    try:
+        made = export.language_model(found.config, found.weights)
+    except ValueError as error:
+        raise UserError(f"{home}: cannot be exported: {error}") from error
+    ends = {"eos_token_id": found.tokenizer.id_of(found.stop), "pad_token_id": pad}
+    write(
+        target, {"model": made.arrays, "config": made.config | ends}, reader, pad, stop=found.stop
+    )
+    progress.CONSOLE.print(f"Done: AutoModelForCausalLM.from_pretrained({str(target)!r})")
+    return {"output": str(target), "remote_code": False}
+
+
 def write(
-    target: Path, files: dict[str, Any], reader: Reader, pad_id: int, *, code: bool = False
+    target: Path,
+    files: dict[str, Any],
+    reader: Reader,
+    pad_id: int,
+    *,
+    code: bool = False,
+    stop: str = "",
 ) -> None:
     """The folder, whole or not at all.
 
-    files: NAME.safetensors of arrays by name, NAME.json of the others.
+    files: NAME.safetensors of arrays by name, NAME.json of the others. code: whether the model needs its own.
+    stop: the token that ends a language model's texts.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -83,7 +112,8 @@ def write(
         else:
             folder.write_json(partial / f"{name}.json", content)
     folder.write_text(partial / "tokenizer.json", reader.tokenizer.to_json())
-    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id))
+    ends = {"eos_token": stop} if stop else {}
+    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id) | ends)
     if code:
         shutil.copy(export.CODE, partial / "modeling_rmjax.py")
     partial.rename(target)

@@ -38,6 +38,12 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines; none where there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n") if line]  # a line may hold U+2028
+
+
 def write_array(path: Path, values: np.ndarray) -> None:
     """Writes a .npy file whole or not at all."""
     partial = path.with_name(path.name + ".partial")

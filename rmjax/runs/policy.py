@@ -6,28 +6,34 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from rmjax import report
 from rmjax.build import policy as build
 from rmjax.build import rollout, training
 from rmjax.build.rollout import Texts
+from rmjax.credit import divergence
 from rmjax.data import language, pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
+from rmjax.evaluation import overoptimization
 from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
 from rmjax.runs.rewarding import Reward
-from rmjax.train import checkpoint, loop
+from rmjax.train import checkpoint, loop, metrics
 
 
 class _Tools(NamedTuple):
     """What a run measures policies by, compiled once.
 
+    log_probs(params, examples): of each text's tokens to predict.
     predicts(params, records): how well a policy predicts the records' answers.
     write(params, records): what it answers to their prompts; None without a reward.
     does: the functions of a rollout.
     """
 
+    log_probs: likelihood.LogProbs
     predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
     write: Callable[[Any, Sequence[Record]], sampled.Written] | None
     does: rollout.Functions
@@ -48,6 +54,8 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     folder.check_config(home, config)
     done = folder.finished(home)
     if done:
+        if not (home / "report.html").exists():
+            report.write(home)  # a kill came between the two
         say(f"This run is done: {home}/results.json, {home}/report.html")
         return show(done)
     loaded = build.prompted(chosen, chosen.records())
@@ -84,7 +92,10 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         return {"finished": False}
     results = _judge(home, config, parts, tools, tally)
     folder.write_json(home / "results.json", results)
-    say(f"Done: {home}/results.json")
+    report.write(home)
+    for warning in results["warnings"]:
+        say(f"warning: {warning}")
+    say(f"Done: {home}/results.json, {home}/report.html")
     return show(results)
 
 
@@ -103,6 +114,11 @@ def _size(parts: build.Parts) -> str:
     shape = parts.batches.shape
     return (f"{len(parts.batches)} steps of {shape.rows} x {shape.row_length} tokens "
             f"({parts.batches.padding:.1%} padding)")  # fmt: skip
+
+
+def _steps(parts: build.Parts) -> int:
+    """Steps of the loop: rollouts where there are any, else updates."""
+    return len(parts.batches) if parts.rollouts is None else parts.rollouts.steps
 
 
 def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.ndarray:
@@ -125,18 +141,22 @@ def _train(
     tools: _Tools,
     choices: Mapping[str, Any],
 ) -> loop.Tally:
-    rollouts = parts.rollouts
-    steps = len(parts.batches) if rollouts is None else rollouts.steps
+    rollouts, steps = parts.rollouts, _steps(parts)
     start = resume.begin(home, parts.frozen, parts.layout, steps)
     prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
     if rollouts is not None:
         tokenizer = parts.reads.reader.tokenizer
         prepare = rollout.prepare(
-            tools.does, chosen.credit, rollouts.bounds, tokenizer, config.seed
+            tools.does,
+            chosen.credit,
+            rollouts.bounds,
+            tokenizer,
+            seed=config.seed,
+            max_kl=config.max_kl,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
-        prepare = _referring(tools.does)
+        prepare = _referring(parts, tools, chosen.reads)
     watched = "log_prob" if tools.write is None else "objective"
     try:
         with progress.bar(steps, start) as shown:
@@ -151,13 +171,19 @@ def _train(
                 every=loop.Every(
                     config.log_every, math.ceil(steps / config.validations), config.save_every
                 ),
-                validate=_validation(config, chosen, parts, tools),
+                validate=_validation(home, config, chosen, parts, tools),
                 best_metric=f"validation/{watched}",
                 describe=_description(config, parts, choices),
                 progress=shown,
                 prepare=prepare,
                 carry=carry,
             )
+    except rollout.Exploded as error:
+        raise UserError(
+            f"the policy is {error.kl:.1f} nats a text from the first one at step {error.step}, beyond max_kl="
+            f"{config.max_kl}; {resume.kept(home)}. Raise --config.kl or lower the learning rate in --config.schedule; "
+            "then use a new --workdir"
+        ) from error
     except loop.Diverged as error:
         raise UserError(
             f"the loss or its gradient was not finite at step {error.step}; {resume.kept(home)}. Lower the learning "
@@ -165,13 +191,19 @@ def _train(
         ) from error
 
 
-def _referring(does: rollout.Functions) -> loop.Prepare:
+def _referring(parts: build.Parts, tools: _Tools, reads: set[str]) -> loop.Prepare:
     """The stage of losses that compare with the reference on texts of the data."""
+    examples, start = parts.batches.examples, _start(parts)
 
     def prepare(params, carry, batch):
-        del params
-        assert does.reference is not None
-        return [batch | {"reference_log_probs": does.reference(batch)["log_probs"]}], carry, {}
+        more = {"reference_log_probs": tools.does.reference(batch)["log_probs"]}
+        if "kto_point" in reads:
+            texts = batch["text"][batch["text_weight"] > 0]
+            other = language.mismatched(examples, texts)
+            now, before = (tools.log_probs(p, other) for p in (params, start))
+            point = float(divergence.kto_point(jnp.array(now - before)))
+            more["kto_point"] = np.full(batch["text_weight"].shape, point, np.float32)
+        return [batch | more], carry, {}
 
     return prepare
 
@@ -202,7 +234,7 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
         prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
         return sampled.write(config, does, params, prompts, rewards, parts)
 
-    return _Tools(predicts, write if "reward" in rewards else None, does)
+    return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)
 
 
 def _no_reward(texts: Texts) -> np.ndarray:
@@ -211,22 +243,30 @@ def _no_reward(texts: Texts) -> np.ndarray:
 
 def _some(records: Sequence[Record], count: int) -> list[Record]:
     """At most `count` records, evenly spaced, so that all domains are among them."""
-    at = np.unique(np.linspace(0, len(records) - 1, min(count, len(records))).astype(int))
-    return [records[i] for i in at]
+    return [records[i] for i in sampled.spaced(len(records), count)]
 
 
 def _validation(
-    config: Any, chosen: build.Plan, parts: build.Parts, tools: _Tools
+    home: Path, config: Any, chosen: build.Plan, parts: build.Parts, tools: _Tools
 ) -> Callable[[Any], dict[str, float]]:
-    """What a state is worth on the validation documents: how well it predicts them, and what its answers earn."""
+    """What a state is worth on the validation documents: how well it predicts them, and what its answers earn.
+
+    Some of the answers are kept in samples_by_step.jsonl, the first policy's as those of step 0.
+    """
     records = parts.data.validation
     asked = _some(records, config.validation_prompts)
+    updates = 1 if parts.rollouts is None else parts.rollouts.updates // parts.rollouts.steps
+    if tools.write is not None and not (home / sampled.BY_STEP).exists():
+        sampled.keep(home, 0, asked, tools.write(_start(parts), asked))
 
     def validate(state) -> dict[str, float]:
         found = tools.predicts(state.params, records)
         means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
         if tools.write is not None:
-            means |= tools.write(state.params, asked).means()
+            written = tools.write(state.params, asked)
+            step = int(parts.layout.value(state.step)) // updates
+            sampled.keep(home, step, asked, written)
+            means |= written.means()
             means["objective"] = means["reward"] - chosen.credit.price.beta * means["kl"]
         return {f"validation/{name}": value for name, value in means.items()}
 
@@ -242,15 +282,17 @@ def _judge(
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test
     domains = sorted({r.domain for r in test})
-    metrics = {}
+    figures = {}
     for domain in domains:
         own = [r for r in test if r.domain == domain]
-        found = likelihood.figures(tools.predicts(params, own), [r.document for r in own])
-        metrics |= {f"{domain}/{name}": figure for name, figure in found.items()}
+        documents = [r.document for r in own]
+        for who, policy in (("", params), ("reference/", _start(parts))):
+            found = likelihood.figures(tools.predicts(policy, own), documents)
+            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
     if tools.write is not None:
         asked = _some(test, config.test_prompts)
         after, before = (tools.write(p, asked) for p in (params, _start(parts)))
-        metrics |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
+        figures |= sampled.figures(after, before, [f"{r.domain}/{r.document}" for r in asked])
         folder.write_lines(home / "samples.jsonl", sampled.lines(asked, after, before))
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     return {
@@ -258,18 +300,30 @@ def _judge(
         "command": folder.read_json(home / "environment.json")["command"],
         "finished": True,
         "seconds": tally.seconds + tally.compile_seconds,
-        "steps": tally.steps,
+        "steps": _steps(parts),
+        "updates": tally.steps,
         "interval": "95% over documents",
         "throughput": {
             "tokens_per_second": per_second(tally.tokens),
             "examples_per_second": per_second(tally.examples),
             "compile_seconds": tally.compile_seconds,
         },
+        "parameters": parts.parameters,
         "peak_memory_bytes": speed.peak_memory(),
         "best_step": checkpoint.about(best)["step"],
         "notes": parts.notes,
-        "metrics": metrics,
+        "warnings": _warnings(home),
+        "metrics": figures,
     }
+
+
+def _warnings(home: Path) -> list[str]:
+    """What the validations of the run say against it."""
+    names = "validation/reward", "validation/gold"
+    told = [line for line in metrics.read(home) if all(name in line for name in names)]
+    proxy, gold = (np.array([line[name] for line in told], np.float64) for name in names)
+    found = overoptimization.parted(proxy, gold)
+    return [found] if found else []
 
 
 def _start(parts: build.Parts) -> Any:

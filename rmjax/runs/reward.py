@@ -142,7 +142,12 @@ def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np
     """A function of placed parameters and records: raw scores as `scoring.records` gives them."""
     reader = build.reader(parts.backbone, config.max_length)
     score = scoring.make_score(
-        parts.module.apply, parts.layout, parts.frozen, config.seeds, reader.tokenizer.pad_id
+        parts.module.apply,
+        parts.layout,
+        parts.frozen,
+        config.seeds,
+        reader.tokenizer.pad_id,
+        scoring.tiling(parts.backbone.config),
     )
     return lambda params, records: scoring.records(
         lambda examples: score(params, examples), reader, records
@@ -177,13 +182,13 @@ def _judge(
     if normalize is not None:
         made = normalization.fix(home, normalize, loaded, scorer.records)
         scorer = scorer._replace(normalization=made)
-    test, validation = scorer.records(loaded.test), scorer.records(loaded.validation)
+    (test, outputs), validation = scorer.judged(loaded.test), scorer.records(loaded.validation)
     fitted = judge.temperatures(loaded.validation, validation)
     folder.write_lines(
         home / "predictions.jsonl",
         judge.predictions(loaded.test, test.mean(0), loaded.validation, validation.mean(0)),
     )
-    link = judge.own_link(config.loss, config.pair_arrays)
+    link = judge.own_link(config.loss, config.pair_arrays, outputs)
     per_second = lambda amount: amount / max(tally.seconds, 1e-9)
     lengths = parts.batches[0].examples.lengths
     flops = speed.model_flops(parts.backbone.config, lengths) / lengths.sum()
@@ -208,6 +213,14 @@ def _judge(
         "notes": parts.notes,
         "trained_domains": sorted({r.domain for r in loaded.train}),
         "temperatures": fitted,
-        "metrics": judge.figures(loaded.test, test, fitted, loaded.validation, link),
+        "metrics": judge.figures(
+            loaded.test,
+            test,
+            fitted,
+            loaded.validation,
+            link,
+            outputs=outputs,
+            classes=loaded.classes,
+        ),
         "reliability": judge.reliability(loaded.test, test, fitted),
     }

@@ -4,6 +4,7 @@ Legend: N prompts, one completion each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from rmjax.build import policy as build
 from rmjax.build import rollout
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
+from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
 from rmjax.sampling.generate import generate
 from rmjax.train import forward
@@ -91,7 +93,6 @@ def write(
         batch = rollout.lay(rollout.as_examples(samples, own), size, bounds)
         where = rollout.Places.of(batch, size, samples.tokens.shape[2])
         now = where.unpack(does.measure(params, batch)["log_probs"])
-        assert does.reference is not None
         before = where.unpack(does.reference(batch)["log_probs"])
         said = rollout.as_texts(samples, own, tokenizer)
         for name, reward in rewards.items():
@@ -108,6 +109,7 @@ def write(
 
 
 KEYS = 2**30  # in place of a step: no rollout of a run has these keys
+KEPT, BY_STEP = 8, "samples_by_step.jsonl"  # answers of each validation that are kept, and where
 
 
 def figures(after: Written, before: Written, documents: list[str]) -> dict[str, dict[str, Any]]:
@@ -133,6 +135,7 @@ def figures(after: Written, before: Written, documents: list[str]) -> dict[str, 
         words = [t.split() for t in written.texts]
         for order in (1, 2):
             value = text.distinct(words, order)
+            value = value if np.isfinite(value) else None  # no answer has so many words
             made[f"{who}distinct_{order}"] = {"value": value, "low": None, "high": None, **n}
     return made
 
@@ -140,15 +143,36 @@ def figures(after: Written, before: Written, documents: list[str]) -> dict[str, 
 def lines(records: Sequence[Record], after: Written, before: Written) -> list[dict[str, Any]]:
     """Of each prompt what both policies answered, and the rewards, as JSON."""
     return [
+        {**own, "reference": first["policy"], "reference_rewards": first["rewards"]}
+        for own, first in zip(_answers(records, after), _answers(records, before), strict=True)
+    ]
+
+
+def keep(home: Path, step: int, records: Sequence[Record], written: Written) -> None:
+    """Adds some of the answers to samples_by_step.jsonl, behind those of earlier steps.
+
+    What is there of this step or later ones is of a run that was killed and went on from before it: it is left out.
+    """
+    path, found = home / BY_STEP, _answers(records, written)
+    kept = [line for line in folder.read_lines(path) if line["step"] < step]
+    own = [{"step": step, **found[i]} for i in spaced(len(found), KEPT)]
+    folder.write_lines(path, [*kept, *own])
+
+
+def spaced(size: int, count: int) -> list[int]:
+    """At most `count` places of `size`, evenly spaced, so that all domains are among them."""
+    return np.linspace(0, size - 1, min(count, size)).astype(int).tolist()
+
+
+def _answers(records: Sequence[Record], written: Written) -> list[dict[str, Any]]:
+    return [
         {
             "id": record.id,
             "domain": record.domain,
             "prompt": record.prompt,
-            "policy": after.texts[i],
-            "reference": before.texts[i],
-            "rewards": {name: float(x[i]) for name, x in after.rewards.items()},
-            "reference_rewards": {name: float(x[i]) for name, x in before.rewards.items()},
-            "kl": float(after.kl[i]),
+            "policy": written.texts[i],
+            "rewards": {name: float(x[i]) for name, x in written.rewards.items()},
+            "kl": float(written.kl[i]),
         }
         for i, record in enumerate(records)
     ]

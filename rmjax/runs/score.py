@@ -1,20 +1,15 @@
 """Scores JSON lines as they come, with the model of a run folder or Hugging Face folder and nothing else."""
 
-import contextlib
-import itertools
 import json
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
 from rmjax import lookup
-from rmjax.data import sources
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
-from rmjax.runs import progress, scoring, stored
+from rmjax.runs import progress, scoring, stored, streams
 
 CHUNK = 256  # lines scored together
 
@@ -46,8 +41,8 @@ def run(
         )
     scorer = stored.load(model) if model else scoring.load(Path(workdir))
     count = 0
-    with _reading(input) as lines, _writing(output) as sink:
-        for chunk in _chunks(_rows(lines, input, scorer.kind)):
+    with streams.reading(input) as lines, streams.writing(output) as sink:
+        for chunk in streams.chunks(_rows(lines, input, scorer.kind), CHUNK):
             scores = scorer.records([_record(row) for row in chunk])
             for row, one, each in zip(chunk, reduced(scores), scores.T, strict=True):
                 more = {} if len(each) == 1 else {"scores": each.tolist()}
@@ -61,13 +56,7 @@ def run(
 
 def _rows(lines: Iterable[bytes], name: str, kind: str) -> Iterator[dict[str, Any]]:
     """The lines as objects, each checked before it is scored."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = sources.parse(line, number)
-        except ValueError as error:
-            raise UserError(f"{name}, line {number}: {error}") from error
+    for number, row in streams.objects(lines, name):
         wanted = ("text",)
         if isinstance(row, dict) and "text" not in row and kind != "texts":
             wanted = ("prompt", "completion")
@@ -82,40 +71,3 @@ def _rows(lines: Iterable[bytes], name: str, kind: str) -> Iterator[dict[str, An
 def _record(row: dict[str, Any]) -> RatedText:
     prompt, text = ("", row["text"]) if "text" in row else (row["prompt"], row["completion"])
     return RatedText("", "", "", text, 0.0, prompt=prompt)
-
-
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        yield chunk
-
-
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(name, "rb")  # noqa: SIM115 (what happens to the lines is no fault of opening)
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[TextIO]:
-    """The output; a file appears whole, once every line is scored."""
-    if name == "-":
-        yield sys.stdout
-        return
-    partial = Path(f"{name}.partial")
-    try:
-        file = open(partial, "w", encoding="utf-8")  # noqa: SIM115 (as in _reading)
-    except OSError as error:
-        raise UserError(f"{name}: cannot be written: {error.strerror}") from error
-    try:
-        with file:
-            yield file
-        os.replace(partial, name)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rmjax.build import model
+from rmjax.data import pipeline
 from rmjax.data.encode import Reader
 from rmjax.errors import UserError
 from rmjax.models import heads, implicit, shardings
@@ -41,7 +42,9 @@ def _classifier(source: str) -> scoring.Scorer:
     share = model.shares(backbone.config, backbone.pooling)
     # Nearly all published reward models are Bradley-Terry's.
     loss = "cross_entropy()" if "head/logits/kernel" in paths else "bradley_terry()"
-    return _scorer(module.apply, params, backbone, loss, share=share)
+    return _scorer(
+        module.apply, params, backbone, loss, share=share, tiling=scoring.tiling(backbone.config)
+    )
 
 
 def _values(backbone: model.Backbone) -> tuple[float, ...]:
@@ -74,10 +77,16 @@ def _implicit(source: str, reference: str, beta: float) -> scoring.Scorer:
 
 
 def _scorer(
-    apply: Any, params: dict[str, Any], backbone: model.Backbone, loss: str, *, share: bool
+    apply: Any,
+    params: dict[str, Any],
+    backbone: model.Backbone,
+    loss: str,
+    *,
+    share: bool,
+    tiling: pipeline.Tiling | None = None,
 ) -> scoring.Scorer:
     layout = parallel.one_device(shardings.spec, 1)
-    score = scoring.make_score(apply, layout, {}, 1, backbone.tokenizer.pad_id)
+    score = scoring.make_score(apply, layout, {}, 1, backbone.tokenizer.pad_id, tiling)
     most = backbone.config.max_positions - backbone.config.first_position
     longest = min(backbone.max_length or most, most)
     config: Any = ConfigDict({"loss": loss, "pair_arrays": "", "seeds": 1})

@@ -75,7 +75,7 @@ def inexact(settings: Settings) -> list[str]:
 
 
 def exact(settings: Settings) -> bool:
-    """Whether samples are drawn from the policy at the settings' temperature, so that their log-probabilities are too."""
+    """Whether samples are drawn from the policy itself, at the settings' temperature."""
     return not inexact(settings)
 
 

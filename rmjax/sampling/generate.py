@@ -207,9 +207,13 @@ def _fits(config: Any, total: int) -> None:
 
 
 def layered(variables: PyTree) -> PyTree:
-    """Each layer's weights as arrays of their own, for `start` and `decode`: else every step would cut them out."""
-    flat = flatten_dict(variables)
-    return unflatten_dict({at: _cut(x) if "blocks" in at else x for at, x in flat.items()})
+    """The weights as decoding reads them fastest: each layer's an array of its own, kernels transposed."""
+    found = {}
+    for path, x in flatten_dict(variables).items():
+        if path[-1] == "kernel":
+            path, x = (*path[:-1], "transposed"), jnp.swapaxes(jnp.asarray(x), -1, -2)
+        found[path] = _cut(x) if "blocks" in path else x
+    return unflatten_dict(found)
 
 
 def read(
@@ -220,16 +224,15 @@ def read(
     XLA then reads weights where they are and writes the cache in place: layers that are stacked up here and that an
     unrolled model slices again are the same arrays. One array of all layers would be copied every step.
     """
-    flat = flatten_dict(weights)
-    variables = unflatten_dict(
-        {at: jnp.stack(x) if "blocks" in at else x for at, x in flat.items()}
-    )
+    found: dict[Any, Any] = dict(flatten_dict(weights))
+    for path, x in found.items():
+        found[path] = jnp.stack(x) if "blocks" in path else x
     whole = cache | {name: jnp.stack(cache[name]) for name in ("key", "value")}
-    logits, grown = model.apply(variables, *inputs, cache=whole, **options)
-    return logits, grown | {name: _cut(grown[name]) for name in ("key", "value")}
+    made: Any = model.apply(unflatten_dict(found), *inputs, cache=whole, **options)
+    return made[0], made[1] | {name: _cut(made[1][name]) for name in ("key", "value")}
 
 
-def _cut(layers: Array) -> tuple[Array, ...]:
+def _cut(layers: Any) -> tuple[Array, ...]:
     return tuple(layers[i] for i in range(len(layers)))
 
 

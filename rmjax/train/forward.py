@@ -49,10 +49,14 @@ def language(
 
     def forward(params, frozen, batch, rng):
         offered = {**batch, **_apply(apply, LANGUAGE_INPUTS, params, frozen, batch, rng)}
-        log_p = jax.nn.log_softmax(offered.pop("logits").astype(jnp.float32) / temperature)
+        logits = offered.pop("logits").astype(jnp.float32) / temperature
         token = jnp.take_along_axis(batch["tokens"], batch["target_at"], axis=1)
-        offered["log_probs"] = jnp.take_along_axis(log_p, token[..., None], axis=2)[..., 0]
-        offered["entropy"] = -jnp.sum(jnp.exp(log_p) * log_p, axis=2)
+        # Not by log_softmax: it would write all of [R, L, V] once more.
+        total = jax.nn.logsumexp(logits, axis=2)
+        own = jnp.take_along_axis(logits, token[..., None], axis=2)[..., 0]
+        offered["log_probs"] = own - total
+        share = jnp.exp(logits - total[..., None])
+        offered["entropy"] = total - jnp.sum(share * logits, axis=2)
         found = offered | sequences(offered)
         # Places of a pair's texts are no scores, which losses of these names take.
         return {name: x for name, x in found.items() if name not in ("chosen", "rejected")}

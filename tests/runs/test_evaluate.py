@@ -54,8 +54,9 @@ def test_a_model_of_classes_has_its_accuracy_and_its_own_calibration(tmp_path):
     path = write_jsonl(tmp_path / "mine.jsonl", rows)
     line = f"file(path={str(path)!r}, classes='poor,fair,good')"
     lines = config(data=line, head="classes()", loss="cross_entropy()", epochs=6.0)
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    results = reward.run(config=lines, workdir=str(tmp_path / "run"))
     found = evaluate.run(workdir=str(tmp_path / "run"), data=line)["metrics"]
+    assert results["metrics"] == found
     mine, most = found["mine/accuracy"], found["majority/mine/accuracy"]
     assert most["value"] < mine["value"] and mine["low"] < mine["value"] < mine["high"]
     assert {"mine/macro_f1", "mine/auc", "mine/own_ece", "mine/own_brier"} <= {*found}

@@ -28,18 +28,23 @@ def make():
     return model, jax.tree.map(move, variables)
 
 
+@functools.cache
+def forward():
+    return jax.jit(make()[0].apply)
+
+
 def every_completion(prompt):
     """{completion: log p}: those that stop by a stop token, and those of C tokens."""
-    model, variables = make()
+    _, variables = make()
     going = [t for t in range(VOCAB) if t not in STOPS]
     ended = [
         (*start, stop) for n in range(C) for start in itertools.product(going, repeat=n) for stop in STOPS
     ]  # fmt: skip
     found = {}
     for own in [*ended, *itertools.product(going, repeat=C)]:
-        text = np.pad([*prompt, *own], (0, 3 + C - len(prompt) - len(own)))
+        text = np.pad([*prompt, *own], (0, 3 + C - len(prompt) - len(own)))  # one shape
         at = jnp.arange(len(text))[None]
-        logits = model.apply(variables, jnp.asarray(text)[None], at, jnp.ones_like(at))[0]
+        logits = forward()(variables, jnp.asarray(text)[None], at, jnp.ones_like(at))[0]
         log_probs = np.asarray(jax.nn.log_softmax(logits[0]))
         found[own] = sum(log_probs[len(prompt) - 1 + i, t] for i, t in enumerate(own))
     assert np.exp(list(found.values())).sum() == pytest.approx(1, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Cached decoding is the whole pass, of every family; samples depend on their key alone; what is drawn and when it ends."""
+"""Cached decoding is the whole pass, of every family; samples depend on their keys alone; what is drawn; ends."""
 
 import dataclasses
 import functools

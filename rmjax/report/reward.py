@@ -1,22 +1,26 @@
-"""A finished run's folder -> report.html: one self-contained page, made from the folder's files alone."""
+"""The page of a reward run: agreement with people beside baselines, learning, reliability, and where it is wrong."""
 
-import io
-import json
 import math
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
-import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from rmjax.errors import UserError
+from rmjax.report import page
+from rmjax.report.page import Lines, interval, number, series
+from rmjax.report.plots import (
+    BLUE,
+    CONTRAST,
+    DIAGONAL,
+    ORANGE,
+    Plot,
+    axes_of,
+    curves,
+    drawn,
+    limits,
+    styled,
+)
 
 WHO = {  # rows of the comparison, in this order
     "": "model",
@@ -61,57 +65,29 @@ VERDICTS = {  # the first that there is: what the model reaches, and what others
     ),
 }
 WRONG = 10  # texts shown
-CONTRAST, BLUE, ORANGE = "#010203", "#3b82c4", "#d9772b"  # the colors read on white and on black
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rmjax",  # the same run gives the same bytes
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": CONTRAST,
-    "grid.alpha": 0.12,
-    **{f"{k}color": CONTRAST for k in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")},
-}
-DIAGONAL: dict[str, Any] = {"color": CONTRAST, "alpha": 0.6, "linewidth": 0.8, "linestyle": "--"}
-Lines = list[dict[str, Any]]
 Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]  # who ("" is the model) -> metric -> figure
 
 
-class _Plot(NamedTuple):
-    caption: str
-    svg: Markup
-
-
-def write(home: Path) -> None:
-    """Writes report.html into the folder of a finished run, whole or not at all.
+def fill(home: Path, results: Mapping[str, Any]) -> str:
+    """The page of a finished reward run.
 
     Raises: UserError naming the file, where one is missing or broken.
     """
-    names = "config.json", "environment.json", "results.json"
-    config, environment, results = (_read(home, name)[0] for name in names)
-    predictions = [p for line in _read(home, "predictions.jsonl") for p in _shown(line)]
+    predictions = [p for line in page.read(home, "predictions.jsonl") for p in _shown(line)]
     paired = "chosen" in predictions[0]
     table = _table(results["metrics"], {p["domain"] for p in predictions})
     told = {m for rows in table.values() for figures in rows.values() for m in figures}
-    with matplotlib.rc_context(STYLE):
+    with styled():
         plots = {
-            "learning": _learning(_read(home, "metrics.jsonl"), results["best_step"]),
+            "learning": _learning(page.read(home, "metrics.jsonl"), results["best_step"]),
             "agreement": _agreement(predictions, table) if "pearson" in told else [],
             "reliability": _reliability(results["reliability"], table),
             "distributions": (_gaps if paired else _ratings)(predictions),
         }
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template.filters |= {f.__name__[1:]: f for f in (_number, _interval, _duration, _scaled)}
-    page = template.get_template("report.html.jinja").render(
-        name=home.resolve().name,
+    return page.fill(
+        "reward.html.jinja",
+        home,
+        results,
         paired=paired,
         verdict=_verdict(table, results["trained_domains"]),
         table=table,
@@ -120,39 +96,14 @@ def write(home: Path) -> None:
         who_names=WHO,
         plots=plots,
         wrong=_most_wrong(predictions, paired),
-        results=results,
-        environment=environment,
-        config=json.dumps(config, indent=2, ensure_ascii=False),
     )
-    partial = home / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, home / "report.html")
-
-
-def _read(home: Path, name: str) -> Lines:
-    """The objects in a file: one in .json, one a line in .jsonl."""
-    path = home / name
-    fix = f"{home} must be the folder of a finished run; run the command that began it again, or name another"
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = text.split("\n") if name.endswith("l") else [text]  # a line may hold U+2028
-        found = [json.loads(line) for line in lines if line.strip()]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; {fix}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}; {fix}") from error
-    if not found:
-        raise UserError(f"{path} is empty; {fix}")
-    return found
 
 
 def _shown(line: dict[str, Any]) -> Lines:
     """A line of predictions as the page shows it: texts and pairs as they are, a ranking as its best completion against
     the highest-scored of the lower-rated ones, a process as its steps.
     """
-    prompt = line.get("prompt", "")
-    if not isinstance(prompt, str):
-        line = line | {"prompt": "\n".join(f"{role}: {content}" for role, content in prompt)}
+    line = line | {"prompt": page.said(line.get("prompt", ""))}
     if "steps" in line:
         steps = enumerate(zip(line["steps"], line["labels"], line["scores"], strict=True), 1)
         return [
@@ -206,13 +157,13 @@ def _verdict(table: Mapping[str, Rows], trained: Sequence[str]) -> str:
     (sentence, phrases), alone, found = VERDICTS[metric], len(table) == 1, []
     for domain, rows in table.items():
         figure = rows[""][metric]
-        text = f"{_number(figure['value'], 2)} {_interval(figure, 2)}".strip()
+        text = f"{number(figure['value'], 2)} {interval(figure, 2)}".strip()
         unseen = "" if domain in trained else " (not trained on)"
         found.append(text.replace(" ", "\u00a0") + ("" if alone else f" on {domain}") + unseen)
     held = f"On held-out {f'{next(iter(table))} ' if alone else ''}"
-    first = f"{held}{sentence.format(_series(found))}."
+    first = f"{held}{sentence.format(series(found))}."
     reached = {who: _span(table, who, metric) for who in phrases}
-    rest = _series([phrase.format(reached[w]) for w, phrase in phrases.items() if reached[w]])
+    rest = series([phrase.format(reached[w]) for w, phrase in phrases.items() if reached[w]])
     second = "; ".join(p for p in (_against_people(table), rest) if p)
     return f"{first} {second[0].upper()}{second[1:]}." if second else first
 
@@ -221,7 +172,7 @@ def _span(table: Mapping[str, Rows], who: str, metric: str) -> str:
     """A baseline's figure, or its smallest and largest over the domains."""
     figures = [rows[who][metric]["value"] for rows in table.values() if who in rows]
     known = sorted(v for v in figures if v is not None)
-    return " to ".join(dict.fromkeys(_number(v, 2) for v in (*known[:1], *known[-1:])))
+    return " to ".join(dict.fromkeys(number(v, 2) for v in (*known[:1], *known[-1:])))
 
 
 def _against_people(table: Mapping[str, Rows]) -> str:
@@ -234,81 +185,24 @@ def _against_people(table: Mapping[str, Rows]) -> str:
         above, below = model["low"] > person["high"], model["high"] < person["low"]
         where = "" if len(table) == 1 else f"{domain} "
         found = groups["better" if above else "worse" if below else "level"]
-        found.append(f"{where}({_number(person['value'], 2)})")
+        found.append(f"{where}({number(person['value'], 2)})")
     on = "" if len(table) == 1 else "on "
-    parts = ", ".join(f"{word} {on}{_series(found)}" for word, found in groups.items() if found)
+    parts = ", ".join(f"{word} {on}{series(found)}" for word, found in groups.items() if found)
     return f"compared with one person against the others, it is {parts}" if parts else ""
-
-
-def _series(parts: Sequence[str]) -> str:
-    return " and ".join(p for p in (", ".join(parts[:-1]), *parts[-1:]) if p)
-
-
-def _number(value: float | int | None, places: int = 3) -> str:
-    """.853, −.020, 1.250; – for what is undefined."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{round(value, places) + 0.0:.{places}f}"  # + 0.0: no minus zero
-    return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "−")
-
-
-def _interval(figure: Mapping[str, Any], places: int = 3) -> str:
-    if figure.get("low") is None or figure.get("high") is None:
-        return ""
-    return f"[{_number(figure['low'], places)}, {_number(figure['high'], places)}]"
-
-
-def _duration(seconds: float | int) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:,} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def _scaled(value: float | int, unit: str) -> str:
-    """1.42 GB, 38 MFLOP/s: three digits and a prefix."""
-    power = min(int(math.log10(value) // 3), 5) if value >= 1 else 0
-    return f"{value / 1000**power:.3g} {' kMGTP'[power].strip()}{unit}"
 
 
 # In plots
 
 
-def _axes(x: str, y: str, size: tuple[float, float] = (3.2, 2.8)) -> Axes:
-    axes = Figure(figsize=size, layout="constrained").add_subplot()
-    axes.set(xlabel=x, ylabel=y)
-    return axes
-
-
-def _plot(axes: Axes, caption: str, alt: str) -> _Plot:
-    """The figure as SVG within the page: text in the page's font, lines in the page's color."""
-    buffer, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    axes.figure.figure.savefig(buffer, format="svg", transparent=True, dpi=200, metadata=nothing)
-    head, _, body = buffer.getvalue().partition("<svg")[2].partition(">")
-    view = re.findall(r'viewBox="[^"]*"', head)[0]
-    body = re.sub(r' id="(?:line2d|[A-Za-z.]+)_\d+"', "", body)  # every figure has the same ones
-    label = f'<svg {view} role="img" aria-label="{escape(alt)}">'
-    return _Plot(caption, Markup(label + body.replace(CONTRAST, "currentColor")))
-
-
-def _learning(lines: Lines, best: int) -> list[_Plot]:
+def _learning(lines: Lines, best: int) -> list[Plot]:
     """Training loss and accuracy, and what validation watches, by step."""
     watched = dict.fromkeys(n for line in lines for n in line if n.startswith("validation/"))
-    plots = []
-    for name in ("train/loss", "train/accuracy", *watched):
-        points = [(p["step"], p[name]) for p in lines if p.get(name) is not None]
-        if not points:
-            continue
-        step, value = np.array(points, float).T
-        words = name.replace("/", " ").replace("_", " ")
-        axes = _axes("step", "", (4.4, 2.7))
-        axes.set_xlim(0, 1.03 * lines[-1]["step"])
-        axes.plot(step, value, color=BLUE, marker="o" if len(step) < 30 else "", markersize=4)
-        caption = words
-        if name in watched:
-            axes.axvline(best, **DIAGONAL)
-            caption = f"{words}; kept: step {best:,}"
-        start, end = (f"{_number(value[i])} at step {step[i]:,.0f}" for i in (0, -1))
-        plots.append(_plot(axes, caption, f"{words} by step: {start}, {end}"))
-    return plots
+    words = lambda name: name.replace("/", " ").replace("_", " ")
+    return [
+        plot
+        for name in ("train/loss", "train/accuracy", *watched)
+        for plot in curves(lines, {name: ""}, words(name), best if name in watched else None)
+    ]
 
 
 def _by_domain(predictions: Lines, *keys: str) -> dict[str, np.ndarray]:
@@ -320,65 +214,58 @@ def _by_domain(predictions: Lines, *keys: str) -> dict[str, np.ndarray]:
     return {domain: np.array(values, float).T for domain, values in found.items()}
 
 
-def _agreement(predictions: Lines, table: Mapping[str, Rows]) -> list[_Plot]:
+def _agreement(predictions: Lines, table: Mapping[str, Rows]) -> list[Plot]:
     """Predicted against human ratings, on the same axes for all domains."""
     domains, plots = _by_domain(predictions, "rating", "predicted"), []
-    limits = _limits(domains.values())
+    ends = limits(domains.values())
     for domain, (rating, predicted) in domains.items():
-        axes = _axes("people's mean rating", "predicted rating")
-        axes.plot(limits, limits, **DIAGONAL)
+        axes = axes_of("people's mean rating", "predicted rating")
+        axes.plot(ends, ends, **DIAGONAL)
         axes.scatter(rating, predicted, s=9, color=BLUE, alpha=0.55, linewidths=0, rasterized=True)
-        axes.set(xlim=limits, ylim=limits)
-        r = f"r = {_number(table[domain]['']['pearson']['value'], 2)}"
+        axes.set(xlim=ends, ylim=ends)
+        r = f"r = {number(table[domain]['']['pearson']['value'], 2)}"
         alt = f"{domain}: predicted against people's mean rating of {len(rating):,} texts, {r}"
-        plots.append(_plot(axes, f"{domain}: {r}", alt))
+        plots.append(drawn(axes, f"{domain}: {r}", alt))
     return plots
-
-
-def _limits(values: Iterable[np.ndarray]) -> tuple[float, float]:
-    flat = np.concatenate([v.ravel() for v in values])
-    low, high = float(flat.min()), float(flat.max())
-    margin = 0.04 * (high - low) or 0.5
-    return low - margin, high + margin
 
 
 def _reliability(
     found: Mapping[str, Mapping[str, Sequence[float]]], table: Mapping[str, Rows]
-) -> list[_Plot]:
+) -> list[Plot]:
     """Observed against predicted shares; a point's area follows its bin's pairs."""
     plots = []
     for domain, bins in found.items():
         values = np.array([bins[k] for k in ("predicted", "observed", "pairs")], float)
         predicted, observed, pairs = values[:, values[2] > 0]
-        axes = _axes("predicted share", "observed share")
+        axes = axes_of("predicted share", "observed share")
         axes.plot([0.5, 1], [0.5, 1], **DIAGONAL)
         axes.plot(predicted, observed, color=BLUE, linewidth=1, alpha=0.6)
         axes.scatter(predicted, observed, s=30 * pairs / max([1, *pairs]), color=BLUE)
         axes.set(xlim=(0.48, 1.02), ylim=(min([0.5, *observed]) - 0.03, 1.02))
         sizes = dict.fromkeys(f"{n:,.0f}" for n in sorted(pairs)[:: max(len(pairs) - 1, 1)])
-        ece = f"ECE {_number(table[domain][''].get('ece', {}).get('value'))}"
+        ece = f"ECE {number(table[domain][''].get('ece', {}).get('value'))}"
         size = f"{len(pairs)} bins of {' to '.join(sizes)} pairs"
         alt = f"{domain}: observed share of raters against predicted share, {size}, {ece}"
-        plots.append(_plot(axes, f"{domain}: {ece}\n{size}", alt))
+        plots.append(drawn(axes, f"{domain}: {ece}\n{size}", alt))
     return plots
 
 
-def _ratings(predictions: Lines) -> list[_Plot]:
+def _ratings(predictions: Lines) -> list[Plot]:
     """Histograms of human and predicted ratings, in the same bins for all domains."""
     domains, plots = _by_domain(predictions, "rating", "predicted"), []
-    edges = np.linspace(*_limits(domains.values()), 31).tolist()
+    edges = np.linspace(*limits(domains.values()), 31).tolist()
     for domain, (rating, predicted) in domains.items():
-        axes = _axes("rating", "texts")
+        axes = axes_of("rating", "texts")
         axes.hist(predicted, edges, color=BLUE, alpha=0.7)
         axes.hist(rating, edges, color=ORANGE, histtype="step", linewidth=1.4)
-        words = [f"{_number(v.mean(), 2)} ± {_number(v.std(), 2)}" for v in (rating, predicted)]
+        words = [f"{number(v.mean(), 2)} ± {number(v.std(), 2)}" for v in (rating, predicted)]
         axes.locator_params(axis="y", integer=True)
         alt = f"{domain}: histograms of human ratings ({words[0]}) and predictions ({words[1]})"
-        plots.append(_plot(axes, domain, alt))
+        plots.append(drawn(axes, domain, alt))
     return plots
 
 
-def _gaps(predictions: Lines) -> list[_Plot]:
+def _gaps(predictions: Lines) -> list[Plot]:
     """Histograms of the chosen answer's lead, the wrong side apart."""
     plots = []
     for domain, (chosen, rejected) in _by_domain(
@@ -387,10 +274,10 @@ def _gaps(predictions: Lines) -> list[_Plot]:
         gap = chosen - rejected
         width = float(np.ptp([*gap, 0.0])) / 40 or 1.0
         edges = [width * k for k in range(int(gap.min() // width), int(gap.max() // width) + 2)]
-        axes = _axes("score gap, chosen − rejected", "pairs")
+        axes = axes_of("score gap, chosen − rejected", "pairs")
         axes.hist([gap[gap > 0], gap[gap <= 0]], edges, color=[BLUE, ORANGE], stacked=True)
         axes.axvline(0, color=CONTRAST, linewidth=0.8)
         axes.locator_params(axis="y", integer=True)
         alt = f"{domain}: histogram of {len(gap):,} score gaps, {np.mean(gap > 0):.0%} above 0"
-        plots.append(_plot(axes, domain, alt))
+        plots.append(drawn(axes, domain, alt))
     return plots
