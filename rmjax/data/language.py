@@ -128,10 +128,13 @@ def encode(
 
 
 def mismatched(examples: Examples, texts: np.ndarray) -> Examples:
-    """The prompt of each of these texts with the answer of the one before it, and the first with the last one's."""
+    """The prompt of each of these texts, of which those of a record stand together, with an answer to the record before
+    it, the first with one to the last."""
     assert examples.starts is not None
     halves = [np.split(examples.tokens[i], [examples.starts[i]]) for i in texts]
-    answers = [halves[i - 1][1] for i in range(len(halves))]
+    kin = examples.kin[texts]
+    first = np.maximum.accumulate(np.where(kin != np.roll(kin, 1), np.arange(len(kin)), 0))
+    answers = [halves[i - 1][1] for i in first]
     made = singles(
         [np.concatenate([head, a]) for (head, _), a in zip(halves, answers, strict=True)]
     )
