@@ -61,7 +61,11 @@ def test_a_nat_costs_its_price():
 
 def test_returns_and_advantages_of_tokens_with_a_critic():
     values = np.array([[1, 2, 9], [0, 9, 9], [1, 1, 1], [0, 4, 9]], np.float32)
-    lines = {"kl": "fixed(beta=0.5)", "baseline": "no_baseline()", "returns": "gae(decay=1.0)"}
+    lines = {
+        "kl": "fixed(beta=0.5)",
+        "baseline": "no_baseline()",
+        "returns": "gae(discount=1.0, decay=1.0)",
+    }
     plain, _, _ = made(KNOWN | {"values": values}, whiten=False, **lines)
     # Each token pays half its nats, the last one also gains the reward; with decay 1 a return is all that comes.
     returns = np.array([[-0.5, 0, 0], [2, 0, 0], [2, 3, 3], [8.5, 8, 0]], np.float32)

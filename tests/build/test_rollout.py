@@ -67,7 +67,7 @@ def plan(bounds=BOUNDS, texts=None, **more):
 
 
 def prepared(item, own, bounds=BOUNDS, seed=0, params=2.0):
-    return rollout.prepare(DOES, own, bounds, BYTES, seed)(params, own.start, item)
+    return rollout.prepare(DOES, own, bounds, BYTES, seed=seed, max_kl=1e9)(params, own.start, item)
 
 
 def test_an_item_twice_gives_the_same_batches_and_steps_differ():
@@ -152,9 +152,23 @@ def test_each_sample_is_where_its_reward_and_its_credit_are():
 def test_what_the_sampler_said_wrongly_is_told():
     runs, own = plan()
     wrong = DOES._replace(measure=lambda params, batch: measure(params + 1e-3, batch))
-    _, _, told = rollout.prepare(wrong, own, BOUNDS, BYTES, 0)(2.0, own.start, runs.item(0))
+    _, _, told = rollout.prepare(wrong, own, BOUNDS, BYTES, seed=0, max_kl=1e9)(
+        2.0, own.start, runs.item(0)
+    )
     most = 1e-3 * sample(2.0, runs.item(0).prompts, 0, K).tokens.max()
     assert told["rollout/sampler_difference"] == pytest.approx(most, rel=1e-3)
+
+
+def test_a_policy_too_far_from_the_first_one_stops_the_run():
+    runs, own = plan()
+    near = lambda most: rollout.prepare(DOES, own, BOUNDS, BYTES, seed=0, max_kl=most)
+    _, _, told = near(1e9)(0.25, own.start, runs.item(3))  # less likely than the reference says
+    assert told["rollout/kl"] > 1
+    near(told["rollout/kl"])(0.25, own.start, runs.item(3))
+    for params in (0.25, float("nan")):
+        with pytest.raises(rollout.Exploded) as error:
+            near(told["rollout/kl"] - 0.1)(params, own.start, runs.item(3))
+        assert error.value.step == 3
 
 
 def test_unpacking_is_the_inverse_of_packing():
@@ -207,7 +221,7 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         values = lambda p, b: measure(p, b) | {"values": b["target_at"] * 1.0}
         does = DOES._replace(measure=values) if critic else DOES
         bounds = BOUNDS._replace(minibatches=1)
-        (real, *_), _, _ = rollout.prepare(does, own, bounds, BYTES, 0)(
+        (real, *_), _, _ = rollout.prepare(does, own, bounds, BYTES, seed=0, max_kl=1e9)(
             1.0, own.start, runs.item(0)
         )
         assert {k: (x.dtype, x.shape[1:]) for k, x in real.items()} == {
