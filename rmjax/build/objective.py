@@ -87,9 +87,24 @@ def language(
     """
     missing = sorted(needs(found) - set(offered))
     if missing:
-        raise UserError(f"config key 'loss': needs {', '.join(missing)}, which this config's data and policy do not "
-                        f"offer; they offer {', '.join(sorted(offered))}")  # fmt: skip
+        raise UserError(
+            f"config key 'loss': needs {', '.join(missing)}, which {_language_source(missing)}"
+        )
     return objective.create(found, run, SAMPLE_METRICS if sampled else LANGUAGE_METRICS)
+
+
+def _language_source(missing: list[str]) -> str:
+    if {"values", "returns", "old_values"} & set(missing):
+        return "samples and a critic offer; set samples to 1 or more and critic=True"
+    if "reward_weight" in missing:
+        return "a reward and its weights offer; set reward, and weights to other than 'evenly()'"
+    if "chosen_log_probs" in missing:
+        return "pairs offer; give data of pairs or rankings, and samples=0"
+    if "standard_rewards" in missing:
+        return "a reward offers; set reward"
+    if {"advantage", "advantages", "group_rewards", "old_log_probs"} & set(missing):
+        return "samples offer; set samples to 1 or more"
+    return "no data and policy of such a config offer"
 
 
 def _source(missing: list[str]) -> str:

@@ -15,7 +15,8 @@ from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
 from rmjax.credit import baselines
 from rmjax.data import language, pipeline
-from rmjax.data.encode import Encoded, Reader
+from rmjax.data.encode import Reader
+from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
@@ -124,18 +125,29 @@ def plan(config: Any) -> Plan:
         "rollout_epochs",
         "minibatches",
         "microbatches",
+        "validation_prompts",
+        "test_prompts",
         "log_every",
         "save_every",
     )
     trained = training.plan(config, keys)
     if config.samples < 0:
         raise UserError(f"config key 'samples': must not be negative, got {config.samples}")
+    if config.samples and not config.reward:
+        raise UserError(
+            "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
+        )
     try:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
         raise UserError(f"config key 'prompts': {error}") from error
+    terms = objective.terms(config.loss, ())
+    if config.samples and all("data_weight" in lookup.arrays(t.function) for t in terms):
+        raise UserError(
+            f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
+        )
     return Plan(
-        objective.terms(config.loss, ()),
+        terms,
         lookup.bind(config.data, DATA, key="data"),
         words,
         lookup.bind(config.policy, POLICIES, key="policy"),
@@ -201,6 +213,8 @@ def assemble(
     c, adapter = config, chosen.training.adapter
     layout = chosen.training.layout(shardings.spec, 1)
     most = model.longest(found.config, c.max_length)
+    if c.reward:
+        _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:
         texts = _rewarded(texts, rewards, chosen.credit)
@@ -254,25 +268,32 @@ def assemble(
     )
 
 
+def _check_answers(config: Any, transformer: Any, ways: int) -> None:
+    """Raises: UserError where answers of the policy cannot be sampled, be it for validation alone."""
+    total = config.max_prompt + config.max_new_tokens
+    most = transformer.max_positions - transformer.first_position
+    if total > most:
+        raise UserError(
+            f"config keys 'max_prompt', 'max_new_tokens': are {total} together, and the policy has {most} positions"
+        )
+    if config.batch_size % ways:
+        raise UserError(
+            f"config key 'batch_size': {config.batch_size} is no multiple of the {ways} devices"
+        )
+
+
 def _referred(names: set[str]) -> bool:
     return any("reference" in name for name in names)
 
 
-def _rewarded(texts: Encoded, rewards: np.ndarray, credit: Credit) -> Encoded:
-    """The texts with their rewards: as advantages over the mean, standardized, and as the config's weights."""
-    made = texts.examples
+def _rewarded(made: Examples, rewards: np.ndarray, credit: Credit) -> Examples:
+    """The texts with their rewards: standardized, and as the config's weights."""
     own = np.asarray(rewards, np.float32)[made.per_text["record"]]
     spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(made.first_target))
     per_token = {"standard_rewards": spread(baselines.standardize(jnp.array(own)))}
     if credit.weigh is not None:
         per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
-    per_text = {"reward": own, "advantage": own - own.mean()}
-    made = dataclasses.replace(
-        made,
-        per_text={**made.per_text, **per_text},
-        per_token={**made.per_token, **per_token},
-    )
-    return texts._replace(examples=made)
+    return dataclasses.replace(made, per_token={**made.per_token, **per_token})
 
 
 def _rollouts(
@@ -290,10 +311,6 @@ def _rollouts(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
         )
     multiple = layout.ways * c.microbatches * c.minibatches
-    if c.batch_size % layout.ways:
-        raise UserError(
-            f"config key 'batch_size': {c.batch_size} is no multiple of the {layout.ways} devices"
-        )
     mixed = "data_weight" in chosen.reads
     shared = c.max_prompt + c.samples * c.max_new_tokens
     longest = max(map(len, batches.examples.tokens)) if mixed else 0

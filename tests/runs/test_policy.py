@@ -1,0 +1,228 @@
+"""Whole policy runs: what their folders hold, that they go on bit for bit, every objective's step, refusals."""
+
+import functools
+import json
+import math
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs.policy import NAMES, get_config
+from rmjax.build import policy as build
+from rmjax.build import rollout
+from rmjax.errors import UserError
+from rmjax.runs import policy, rewarding, sampled
+from rmjax.train import checkpoint, metrics
+
+SMALL = {
+    "policy": "tiny_decoder(width=16, layers=1)", "data": "synthetic_ratings(count=80)", "parallel": "one_device()",
+    "dtype": "float32", "batch_size": 8, "max_length": 64, "max_new_tokens": 8, "validation_prompts": 8,
+    "test_prompts": 8, "log_every": 1,
+}  # fmt: skip
+PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
+WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
+OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in WHOLE]
+
+
+def config(name, **lines):
+    c = get_config(name)
+    own = {**SMALL, **(PAIRS if "pairs" in c.data else {})}
+    c.update({**own, **lines})
+    return c.lock()
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """A function from a config's name to the folder of its finished run, and what it returned."""
+
+    @functools.cache
+    def run(name):
+        home = tmp_path_factory.mktemp(name) / "run"
+        return home, policy.run(config=config(name), workdir=str(home))
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_results_follow_the_contract(done, name):
+    home, results = done(name)
+    assert read(home / "results.json") == results
+    assert results["experiment"] == "policy" and results["finished"] is True
+    told = [line for line in metrics.read(home) if "train/loss" in line]
+    assert results["steps"] == told[-1]["step"] == len(told)
+    assert 1 <= results["best_step"] <= results["steps"]
+    assert {"tokens_per_second", "examples_per_second", "compile_seconds"} <= {*results["throughput"]}  # fmt: skip
+    assert all(math.isfinite(line["train/loss"]) for line in told)
+    names = {"synthetic/nats_per_token", "synthetic/bits_per_byte"}
+    if get_config(name).reward:
+        own = {"reward", "gold", "kl", "length", "missing_stop", "distinct_1", "distinct_2"}
+        names |= own | {f"reference/{n}" for n in own} | {"gain/reward", "gain/gold"}
+        assert results["metrics"]["reference/kl"]["value"] == pytest.approx(0, abs=1e-5)
+        answers = (home / "samples.jsonl").read_text().splitlines()
+        assert len(answers) == 8 == results["metrics"]["reward"]["n"]
+        shown = json.loads(answers[0])
+        assert {"prompt", "policy", "reference", "rewards", "reference_rewards", "kl"} <= {*shown}
+        assert not any("</s>" in json.loads(line)["policy"] for line in answers)
+    assert names <= {*results["metrics"]}
+    for figure in results["metrics"].values():
+        assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"]
+    last = checkpoint.about(home / "checkpoints/last")
+    assert last["step"] == results["steps"] and last["config"] == read(home / "config.json")
+
+
+@pytest.mark.parametrize("name", ["tiny_rloo", "tiny_ppo"])
+def test_rollouts_are_watched(done, name):
+    home, results = done(name)
+    told = [line for line in metrics.read(home) if "rollout/reward" in line]
+    assert len(told) == results["steps"]
+    for line in told:  # what sampling said is what training says
+        assert line["rollout/sampler_difference"] < 1e-4
+        assert {"rollout/kl", "rollout/beta", "rollout/length", "train/entropy"} <= {*line}
+    assert abs(told[0]["rollout/kl"]) < 1e-4 < max(abs(line["rollout/kl"]) for line in told)
+    each = 4 if name == "tiny_ppo" else 1  # 2 epochs of 2 parts
+    assert results["updates"] == each * results["steps"]
+
+
+def test_likelihood_is_learned(done):
+    home, results = done("tiny")
+    told = [line["train/mle"] for line in metrics.read(home) if "train/mle" in line]
+    assert told[0] == pytest.approx(np.log(259), abs=0.1)
+    assert told[-1] < told[0] - 0.5
+    assert results["metrics"]["synthetic/nats_per_token"]["value"] < told[0] - 0.5
+
+
+def test_the_second_time_reports(done, capsys):
+    home, results = done("tiny_rloo")
+    assert policy.run(config=config("tiny_rloo"), workdir=str(home)) == results
+    assert "This run is done" in capsys.readouterr().err
+    with pytest.raises(UserError, match="loss"):
+        policy.run(config=config("tiny_rloo", loss="grpo()"), workdir=str(home))
+
+
+def test_a_policy_goes_on_as_another_runs_start(done):
+    home, _ = done("tiny")
+    chosen = config("tiny_rloo", policy=f"trained(workdir={str(home)!r})")
+    parts, _, _ = assembled(chosen)
+    best = checkpoint.restore(home / "checkpoints/best")["params"]
+    jax.tree.map(np.testing.assert_array_equal, {k: parts.state.params[k] for k in best}, best)
+
+
+CARRIED = {
+    "kl": "adaptive(beta=0.1, target=0.01, horizon=30)", "loss": "mle() + 0.5 * reinforce()", "batch_size": 4,
+    "baseline": "moving_average(decay=0.5)", "samples": 1, "save_every": 4, "validations": 2, "dropout": 0.1,
+}  # fmt: skip
+
+
+def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    lines = config("tiny_reinforce", **CARRIED)
+    wanted = policy.run(config=lines, workdir=str(whole))
+    item = rollout.Plan.item
+
+    def stop(self, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return item(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout.Plan, "item", stop)
+        assert policy.run(config=lines, workdir=str(broken)) == {"finished": False}
+    assert checkpoint.latest(broken / "checkpoints/last") == 3
+    found = policy.run(config=lines, workdir=str(broken))
+    assert "going on from step 3" in " ".join(capsys.readouterr().err.split())
+    assert found["metrics"] == wanted["metrics"] and found["best_step"] == wanted["best_step"]
+    ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, broken)]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    carry, other = (checkpoint.about(h / "checkpoints/last")["carry"] for h in (whole, broken))
+    assert carry == other and carry["beta"] != 0.1 and carry["average"] > 0 and carry["seen"] > 0
+    kept = lambda line: {k: v for k, v in line.items() if k != "tokens_per_second"}
+    assert [kept(x) for x in metrics.read(whole)] == [kept(x) for x in metrics.read(broken)]
+    for name in ("samples.jsonl", sampled.BY_STEP):
+        assert (whole / name).read_text() == (broken / name).read_text()
+
+
+def assembled(chosen):
+    """Parts and rewards of a config, and its plan, as `policy.run` makes them."""
+    plan = build.plan(chosen)
+    loaded = build.prompted(plan, plan.records())
+    found, reads = build.backbone(chosen, plan, loaded)
+    reward = rewarding.make(chosen, "reward", {}, whole=plan.words > 0)
+    known = None
+    if reward is not None and not chosen.samples:
+        known = np.linspace(0, 1, len(loaded.train), dtype=np.float32)
+    parts = build.assemble(chosen, plan, loaded, found, reads, "float32", known)
+    return parts, plan, reward
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_step_of_every_other_objective(name):
+    chosen = config(name)
+    parts, plan, reward = assembled(chosen)
+    first = {k: np.array(x) for k, x in parts.state.params.items()}
+    made = [parts.batches[0]]
+    if parts.rollouts is not None:
+        does = sampled.functions(chosen, parts, reward)
+        prepare = rollout.prepare(
+            does, plan.credit, parts.rollouts.bounds, parts.backbone.tokenizer, seed=0, max_kl=9.0
+        )
+        made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
+        assert told["rollout/sampler_difference"] < 1e-4 and carry["seen"] == 8 * chosen.samples
+    elif any("reference" in n or n == "kto_point" for n in plan.reads):
+        refer = policy._referring(parts, policy._tools(chosen, parts, {}), plan.reads)
+        made, _, _ = refer(parts.state.params, {}, made[0])
+    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(made[0]))
+    assert int(state.bad_step) == -1
+    assert math.isfinite(float(means["loss"].value)) and float(means["grad_norm"].value) > 0
+    # The schedule warms up: a first step moves little, and not at all where it starts at 0.
+    state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(made[-1]))
+    moved = max(float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first)
+    assert 0 < moved < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("tiny_rloo", {"reward": "regexp(pattern='e')"}, "'reward': there is no 'regexp'; did you mean 'regex'"),
+        ("tiny_rloo", {"reward": "learned()"}, "'reward': learned needs a reward model; name its run folder"),
+        ("tiny_rloo", {"gold": "learned()"}, "'gold': learned needs a reward model"),
+        ("tiny_rloo", {"reward": ""}, "'reward': samples are learned from by their reward"),
+        ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
+        ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
+        ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
+        ("tiny_ppo", {"samples": 0}, "'loss': needs "),
+        ("tiny_ppo", {"critic": False}, "which samples and a critic offer; set samples"),
+        ("tiny", {"samples": 2, "reward": "regex(pattern='e')"}, "'samples': no term of loss='mle()' learns from"),
+        ("tiny", {"loss": "dpo()"}, "'loss': needs chosen_log_probs, chosen_reference"),
+        ("tiny_dpo", {"samples": 2, "reward": "regex(pattern='e')"}, "which pairs offer; give data of pairs"),
+        ("tiny_dpo", {"loss": "bradley_terry()"}, "'loss': needs chosen, rejected, which"),
+        ("tiny_dpo", {"prompts": "opening(words=2)"}, "these data have prompts, so use prompts='given()'"),
+        ("tiny_reward_weighted", {"weights": "evenly()"}, "needs reward_weight, which a reward and its weights"),
+        ("tiny_reward_weighted", {"reward": ""}, "'loss': needs reward_weight"),
+        ("tiny_rloo", {"batch_size": 64}, "'batch_size': 64 prompts of 48 there are"),
+        ("tiny_rloo", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple of the 8 devices"),
+        ("tiny_reward_weighted", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple"),
+        ("tiny_rloo", {"max_new_tokens": 500}, "'max_new_tokens': are 524 together, and the policy has 512"),
+        ("tiny_rloo", {"temperature": 0.0}, "'temperature': must be positive"),
+        ("tiny_rloo", {"prompts": "opening(words=0)"}, "'prompts': words must be at least 1"),
+        ("tiny_rloo", {"prompts": "opening(words=40)"}, "'prompts': no text has more than 40 words"),
+        ("tiny_rloo", {"validation_prompts": 0}, "'validation_prompts': must be at least 1"),
+        ("tiny_rloo", {"minibatches": 0}, "'minibatches': must be at least 1"),
+        ("tiny_rloo", {"policy": "gpt(vocabulary=100)"}, "'policy': gpt(): a vocabulary needs 259 tokens or more"),
+        ("tiny_rloo", {"policy": "tiny_encoder()"}, "'policy': there is no 'tiny_encoder'"),
+        ("tiny_rloo", {"policy": "pretrained(source='minilm')"}, "is an encoder; a policy is a causal decoder"),
+        ("tiny_rloo", {"policy": "trained(workdir='/nowhere')"}, "/nowhere holds no checkpoints/best"),
+        ("tiny_rloo", {"kl": "adaptive(horizon=3)"}, "episodes must be in (0, 5 horizon = 15), got 16"),
+        ("tiny_rloo", {"max_length": 9999}, "'max_length': 9999 is outside 8..512"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_key(tmp_path, name, lines, message):
+    with pytest.raises(UserError) as error:
+        policy.run(config=config(name, **lines), workdir=str(tmp_path / "run"))
+    assert message in str(error.value) and "\n" not in str(error.value)
