@@ -100,9 +100,9 @@ def after_row(page, label):
 def test_verdict_says_what_was_gained_and_at_what_price(trained):
     pooled = [number ** (1 / 4) * other ** (3 / 4) for number, other in ((20, 40), (30, 60))]
     assert (
-        "On 40 held-out prompts, training raised gold reward by .210 [.190, .230], from .310 to .520, at 3.12 nats of KL "
-        "from the first policy; the reward it trained on went from .200 to .900; the perplexity of held-out texts went "
-        f"from {pooled[0]:.1f} to {pooled[1]:.1f}."
+        "On 40 held-out prompts, training raised gold reward by .210 [.190, .230], from .310 to .520, at 3.12 nats of "
+        "KL from the first policy; the reward it trained on went from .200 to .900; the perplexity of held-out texts "
+        f"went from {pooled[0]:.1f} to {pooled[1]:.1f}."
     ) in page_of(trained).text
 
 
@@ -143,11 +143,20 @@ def test_page_is_self_contained_and_escaped_and_repeatable(trained):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert not re.search(r"url\((?!#)|@import|\x07", first)
     assert not {"script", "link", "iframe", "img", "i"} & set(page.tags)
-    assert page.text.count(EVIL) >= 5  # of the config, the command, notes, the warning and a text, as text
+    assert (
+        page.text.count(EVIL) >= 5
+    )  # of the config, the command, notes, the warning and a text, as text
     assert "␇" in page.text
     report.write(trained)
     assert (trained / "report.html").read_text(encoding="utf-8") == first
-    for shown in ("95% over documents", "2 min 5 s", "12,345 tokens/s", "abc123", "python -m train", '"seed": 7'):  # fmt: skip
+    for shown in (
+        "95% over documents",
+        "2 min 5 s",
+        "12,345 tokens/s",
+        "abc123",
+        "python -m train",
+        '"seed": 7',
+    ):
         assert shown in page.text
 
 
@@ -163,8 +172,8 @@ def test_curves_show_what_was_logged_proxy_and_gold_together(trained):
     page = page_of(trained)
     found = alts(trained)
     assert (
-        "reward on validation prompts by step: reward .100 at step 3, 1.000 at step 30 and gold .180 at step 3, .000 at "
-        "step 30" in found
+        "reward on validation prompts by step: reward .100 at step 3, 1.000 at step 30 and gold .180 at step 3, .000 "
+        "at step 30" in found
     )
     captions = ["training loss", "reward of rollouts", "KL of rollouts", "entropy", "length", "missing stop",
                 "distinct n-grams", "repetition", "β"]  # fmt: skip
@@ -178,8 +187,8 @@ def test_reward_against_kl_is_ascending_in_the_kl(trained):
     page_of(trained)
     (alt,) = [alt for alt in alts(trained) if alt.startswith("reward against KL")]
     assert alt == (
-        "reward against KL: reward from .100 at .50 nats to .900 at 4.50 nats and gold from .180 at .50 nats to .180 at "
-        "4.50 nats"
+        "reward against KL: reward from .100 at .50 nats to .900 at 4.50 nats and gold from .180 at .50 nats to .180 "
+        "at 4.50 nats"
     )
 
 

@@ -208,7 +208,7 @@ def plan(config: Any) -> Credit:
         if config.samples:
             two = np.linspace(0, 1, 2 * config.samples, dtype=np.float32)
             one = np.ones((len(two), 1), np.float32)
-            known = {name: -one for name in ("old_log_probs", "reference_log_probs", "values")}
+            known = dict.fromkeys(("old_log_probs", "reference_log_probs", "values"), -one)
             known["reward"] = two
             made(known, one, made.start)
     except ValueError as error:
