@@ -187,7 +187,7 @@ class Credit(NamedTuple):
 
 
 def plan(config: Any) -> Credit:
-    """Binds the lines, and calls each once on two groups of two.
+    """Binds the lines, and calls each once on as many texts as a rollout has.
 
     Raises: UserError naming the key.
     """
@@ -206,10 +206,10 @@ def plan(config: Any) -> Credit:
             weigh,
         )
         if config.samples:
-            two = np.linspace(0, 1, 2 * config.samples, dtype=np.float32)
-            one = np.ones((len(two), 1), np.float32)
+            reward = np.linspace(0, 1, config.batch_size * config.samples, dtype=np.float32)
+            one = np.ones((len(reward), 1), np.float32)
             known = dict.fromkeys(("old_log_probs", "reference_log_probs", "values"), -one)
-            known["reward"] = two
+            known["reward"] = reward
             made(known, one, made.start)
     except ValueError as error:
         raise UserError(

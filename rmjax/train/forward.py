@@ -57,7 +57,9 @@ def language(
         offered["log_probs"] = own - total
         share = jnp.exp(logits - total[..., None])
         offered["entropy"] = total - jnp.sum(share * logits, axis=2)
-        return offered | sequences(offered)
+        found = offered | sequences(offered)
+        # Places of a pair's texts are no scores, which losses of these names take.
+        return {name: x for name, x in found.items() if name not in ("chosen", "rejected")}
 
     return forward
 

@@ -12,12 +12,20 @@ from jaxtyping import Array, PyTree
 from rmjax import lookup
 from rmjax.mean import Mean
 
+# Arrays of single tokens [R, L]. A function that reads one, and not which text each is of, is averaged over tokens.
 TOKENS = {
     "log_probs",
+    "old_log_probs",
+    "reference_log_probs",
+    "advantages",
+    "standard_rewards",
     "entropy",
     "values",
+    "old_values",
+    "returns",
     "q",
-}  # what a function of single tokens reads, among others
+    "q_target",
+}
 Batch = Mapping[str, Any]
 Forward = Callable[[PyTree, PyTree, Batch, Array], dict[str, Array]]
 
@@ -46,8 +54,7 @@ def create(
 
         def mean(function):
             counts = batch[weight_name(function)]
-            # Masked before the loss as well as after: at a NaN even a slope that counts 0 times is NaN.
-            seen = {k: _masked(x, counts != 0) for k, x in select(function, offered).items()}
+            seen = _seen(select(function, offered), counts != 0)
             return Mean.of(function(**seen), counts)
 
         means = {t.name: mean(t.function) for t in terms}
@@ -86,6 +93,19 @@ def select(function: Callable, offered: Mapping[str, Array]) -> dict[str, Array]
             f"needs {missing}, which this model and data do not offer; there are {sorted(offered)}"
         )
     return {name: offered[name] for name in wanted if name in offered}
+
+
+def _seen(read: Mapping[str, Array], counts: Array) -> dict[str, Array]:
+    """What a function reads, 0 where its values count 0 times: at a NaN there even a slope of 0 would be NaN.
+
+    Tokens of a function of texts count as their text does, and `text_of` stays as it is.
+    """
+    if "text_of" not in read:
+        return {name: _masked(x, counts) for name, x in read.items()}
+    text_of = read["text_of"]
+    tokens = jnp.take_along_axis(counts, text_of, axis=1, mode="fill", fill_value=False)
+    own = {k: _masked(x, tokens if k in TOKENS else counts) for k, x in read.items()}
+    return own | {"text_of": text_of}
 
 
 def _masked(x: Array, counts: Array) -> Array:

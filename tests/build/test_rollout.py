@@ -1,0 +1,226 @@
+"""From samples to batches: of (seed, step) alone, every sample in one place, and parts that are the whole."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.policy import get_config
+from rmjax.build import credit, rollout
+from rmjax.data import pipeline
+from rmjax.data.examples import Examples
+from rmjax.data.tokenizer import Tokenizer
+from rmjax.sampling.generate import Samples
+
+BYTES = Tokenizer.bytes()
+B, K, C = 6, 2, 5
+BOUNDS = rollout.Bounds(B, 24, 8, K, 0, 4, 2, 2, 0)
+
+
+def ids(said):
+    return BYTES.encode([said], 99)[0][:-1]
+
+
+SAID = [f"{'ab' * (i % 3)}{i}" for i in range(20)]
+PROMPTS = rollout.Prompts([ids(t) for t in SAID], np.arange(20), SAID, [f"r{i}" for i in range(20)])
+
+
+def data(count=9, seed=0):
+    rng = np.random.default_rng(seed)
+    tokens = [rng.integers(3, 200, rng.integers(2, 20)).astype(np.int32) for _ in range(count)]
+    starts = np.array([rng.integers(1, len(t)) for t in tokens])
+    counted = np.repeat(rng.uniform(0.5, 2, count), [len(t) for t in tokens] - starts)
+    return Examples(
+        tokens=tokens, ids=["x"] * count, weight=np.ones(count, np.float32), kin=np.zeros(count),
+        per_text={"record": np.arange(count, dtype=np.int32)}, fixed=list(np.arange(count)[:, None]),
+        starts=starts, per_token={"token_weight": counted, "data_weight": counted},
+    )  # fmt: skip
+
+
+def sample(params, prompts, step, count):
+    """Samples that are a function of the step and the prompt's number, as those of keys are."""
+    tokens = np.zeros((len(prompts.ids), count, C), np.int32)
+    lengths = tokens[..., 0].copy()
+    for i, number in enumerate(prompts.number):
+        rng = np.random.default_rng([step, number])
+        lengths[i] = rng.integers(1, C + 1, count)
+        tokens[i] = rng.integers(3, 200, (count, C))
+    tokens[np.arange(C) >= lengths[..., None]] = 0
+    log_probs = np.where(np.arange(C) < lengths[..., None], -params * tokens, 0).astype(np.float32)
+    return Samples(tokens, log_probs, lengths, lengths < C)
+
+
+def measure(params, batch):
+    return {"log_probs": -params * np.take_along_axis(batch["tokens"], batch["target_at"], axis=1)}
+
+
+def length(texts):
+    return np.array([len(t) for t in texts.completions], np.float32)
+
+
+DOES = rollout.Functions(sample, length, measure, lambda batch: measure(0.5, batch))
+
+
+def plan(bounds=BOUNDS, texts=None, **more):
+    c = get_config("tiny_rloo")
+    c.update(more)
+    return rollout.Plan(PROMPTS, texts, bounds, 0, 2.0, 8, C), credit.plan(c)
+
+
+def prepared(item, own, bounds=BOUNDS, seed=0, params=2.0):
+    return rollout.prepare(DOES, own, bounds, BYTES, seed)(params, own.start, item)
+
+
+def test_an_item_twice_gives_the_same_batches_and_steps_differ():
+    runs, own = plan()
+    assert (runs.steps, runs.updates) == (
+        6,
+        6 * 2 * 2,
+    )  # 3 rollouts an epoch, each learned from twice in 2 parts
+    one, two = (prepared(runs.item(4), own) for _ in range(2))
+    assert one[1] == two[1] and len(one[0]) == 4
+    assert {*one[2]} == {*two[2]}
+    np.testing.assert_equal(one[2], two[2])  # a NaN, of nothing to count, is one too
+    for a, b in zip(one[0], two[0], strict=True):
+        assert {*a} == {*b}
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert prepared(runs.item(5), own)[2]["rollout/reward"] != one[2]["rollout/reward"]
+    for epoch in (0, 1):  # within an epoch no prompt is met twice, and epochs differ
+        numbers = np.concatenate([runs.item(k + 3 * epoch).prompts.number for k in range(3)])
+        assert len({*numbers.tolist()}) == 3 * B
+    assert np.any(runs.item(0).prompts.number != runs.item(3).prompts.number)
+    moved = runs._replace(seed=1)
+    assert np.any(moved.item(0).prompts.number != runs.item(0).prompts.number)
+
+
+def test_keys_are_of_seed_step_prompt_and_sample_alone():
+    keys = rollout.key_rows(0, 3, np.array([5, 9, 2]), 2)
+    assert keys.shape == (3, 2, 2) and len({tuple(k) for k in keys.reshape(-1, 2).tolist()}) == 6
+    np.testing.assert_array_equal(rollout.key_rows(0, 3, np.array([9]), 1)[0, 0], keys[1, 0])
+    for seed, step in ((0, 4), (1, 3)):
+        assert np.all(np.any(rollout.key_rows(seed, step, np.array([5, 9, 2]), 2) != keys, axis=2))
+
+
+def test_parts_of_a_rollout_are_the_whole_once_an_epoch():
+    runs, own = plan()
+    whole, _, _ = prepared(runs.item(0), own, BOUNDS._replace(epochs=1, minibatches=1))
+    parts, _, _ = prepared(runs.item(0), own)
+    assert len(whole) == 1 and len(parts) == 4
+    orders = []
+    for epoch in (parts[:2], parts[2:]):
+        assert {len(x) for part in epoch for x in part.values()} == {len(whole[0]["tokens"]) // 2}
+        order = np.concatenate([part["row"] for part in epoch])
+        assert sorted(order.tolist()) == [*range(len(whole[0]["tokens"]))]
+        for name, x in whole[0].items():
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in epoch]), x[order])
+        orders.append(order.tolist())
+    assert orders[0] != orders[1]  # dealt anew
+
+
+def test_each_sample_is_where_its_reward_and_its_credit_are():
+    runs, own = plan(texts=None, kl="fixed(beta=0.25)", baseline="leave_one_out()")
+    item = runs.item(2)
+    (batch, *_), _, told = prepared(item, own, BOUNDS._replace(minibatches=1))
+    samples = sample(2.0, item.prompts, 2, K)
+    texts = rollout.as_texts(samples, item.prompts, BYTES)
+    assert texts.prompts[2] == texts.prompts[3] == SAID[item.prompts.number[1]]
+    assert texts.references[3] == f"r{item.prompts.number[1]}"
+    reward, seen = length(texts), []
+    nats = -1.5 * samples.tokens.sum(axis=2)  # k1 of every sample: (2 - 1/2) of its log-probability
+    paid = (reward.reshape(B, K) - 0.25 * nats).reshape(B, K)
+    want = (paid - paid[:, ::-1]).ravel()
+    for row, place in np.argwhere(batch["text_weight"] > 0):
+        number = int(batch["record"][row, place])
+        at = batch["text_of"][row] == place
+        said = batch["tokens"][row, batch["target_at"][row, at]]
+        kept = samples.tokens.reshape(-1, C)[number, : samples.lengths.ravel()[number]]
+        np.testing.assert_array_equal(said, kept)
+        assert batch["reward"][row, place] == reward[number]
+        assert batch["advantage"][row, place] == pytest.approx(want[number], rel=1e-5)
+        np.testing.assert_allclose(batch["advantages"][row, at], want[number], rtol=1e-5)
+        np.testing.assert_allclose(batch["old_log_probs"][row, at], -2.0 * said)
+        np.testing.assert_allclose(batch["reference_log_probs"][row, at], -0.5 * said)
+        seen.append(number)
+    assert sorted(seen) == [*range(B * K)]
+    assert told["rollout/reward"] == pytest.approx(reward.mean())
+    assert told["rollout/kl"] == pytest.approx(nats.mean(), rel=1e-5)
+    assert told["rollout/length"] == pytest.approx(samples.lengths.mean())
+    assert told["rollout/sampler_difference"] == 0
+    assert told["rollout/missing_stop"] == pytest.approx(1 - samples.stopped.mean())
+
+
+def test_what_the_sampler_said_wrongly_is_told():
+    runs, own = plan()
+    wrong = DOES._replace(measure=lambda params, batch: measure(params + 1e-3, batch))
+    _, _, told = rollout.prepare(wrong, own, BOUNDS, BYTES, 0)(2.0, own.start, runs.item(0))
+    most = 1e-3 * sample(2.0, runs.item(0).prompts, 0, K).tokens.max()
+    assert told["rollout/sampler_difference"] == pytest.approx(most, rel=1e-3)
+
+
+def test_unpacking_is_the_inverse_of_packing():
+    runs, _ = plan()
+    item = runs.item(1)
+    made = rollout.joined(
+        rollout.as_examples(sample(1.0, item.prompts, 1, K), item.prompts), data()
+    )
+    batch = rollout.lay(made, B, BOUNDS._replace(data_rows=8))
+    where = rollout.Places.of(batch, B * K, C)
+    rng = np.random.default_rng(0)
+    tokens, texts = rng.normal(size=(B * K, C)).astype(np.float32), rng.normal(size=B * K)
+    packed = where.packed({"tokens": tokens, "texts": texts})
+    np.testing.assert_array_equal(where.unpack(packed["tokens"]), tokens * where.mask)
+    assert np.count_nonzero(packed["tokens"]) == where.mask.sum() == batch["token_weight"].sum()
+    assert np.count_nonzero(packed["texts"]) == B * K
+    assert np.all((packed["tokens"] != 0) == (batch["token_weight"] > 0))
+
+
+def test_texts_of_the_data_count_for_likelihood_alone_and_as_they_weigh():
+    texts = data()
+    plans = [[list(np.arange(9)[:, None][:5]), list(np.arange(9)[:, None][5:])]]
+    shape = pipeline.Shape(4, 24, 8, 0, 8, 1, 0, 24)
+    batches = pipeline.Batches(texts, plans, shape, 2, (), False, 4, 0, None)
+    runs, own = plan(texts=batches, bounds=BOUNDS._replace(data_rows=8))
+    seen = []
+    for step in range(2):
+        (batch, *_), _, _ = prepared(
+            runs.item(step), own, BOUNDS._replace(data_rows=8, minibatches=1)
+        )
+        assert not np.any((batch["token_weight"] > 0) & (batch["data_weight"] > 0))
+        there = np.argwhere(batch["data_weight"] > 0)
+        for row, slot in there:
+            text = int(batch["record"][row, batch["text_of"][row, slot]])
+            assert batch["text_weight"][row, batch["text_of"][row, slot]] == 0
+            own_weight = texts.per_token["data_weight"][texts.first_target[text]]
+            assert batch["data_weight"][row, slot] == pytest.approx(own_weight)
+            seen.append(text)
+        for name in ("advantages", "old_log_probs", "standard_rewards"):
+            assert not np.any(batch[name][batch["token_weight"] == 0])
+        groups = np.argwhere(batch["group_weight"] > 0)
+        assert len(groups) == B
+    assert np.bincount(seen).tolist() == np.diff(texts.first_target).tolist()  # each once
+
+
+def test_blank_batches_have_the_names_and_shapes_of_real_ones():
+    runs, own = plan()
+    for critic in (False, True):
+        blank = rollout.blank(runs, own, critic)
+        values = lambda p, b: measure(p, b) | {"values": b["target_at"] * 1.0}
+        does = DOES._replace(measure=values) if critic else DOES
+        bounds = BOUNDS._replace(minibatches=1)
+        (real, *_), _, _ = rollout.prepare(does, own, bounds, BYTES, 0)(
+            1.0, own.start, runs.item(0)
+        )
+        assert {k: (x.dtype, x.shape[1:]) for k, x in real.items()} == {
+            k: (x.dtype, x.shape[1:]) for k, x in blank.items()
+        }
+        assert ("returns" in blank) == critic
+
+
+def test_prompts_are_padded_on_the_left():
+    batch = rollout.padded([np.array([5]), np.array([6, 7, 8])], 3, 9)
+    assert batch["tokens"].tolist() == [[9, 9, 5], [6, 7, 8]] and batch["lengths"].tolist() == [
+        1,
+        3,
+    ]
+    assert rollout.quantized(1, BOUNDS) == 4 and rollout.quantized(5, BOUNDS) == 8
+    assert jnp.asarray(batch["tokens"]).dtype == jnp.int32
