@@ -14,7 +14,7 @@ from rmjax.report.plots import BLUE, CONTRAST, ORANGE, WIDE, Plot, axes_of, curv
 ANSWERS = {  # figures of what is written to prompts: their names, and decimals
     "gold": ("gold reward", 3),
     "reward": ("reward", 3),
-    "kl": ("KL from the first policy, nats", 3),
+    "kl": ("KL, nats", 3),
     "length": ("length, tokens", 1),
     "missing_stop": ("missing stop", 3),
     "distinct_1": ("distinct-1", 3),
@@ -53,7 +53,10 @@ CURVES = {  # a plot each: its caption, and the metrics in it
     "β, the price of a nat": {"rollout/beta": ""},
     "gradient norm": {"train/grad_norm": ""},
 }
-SAMPLES, FOLLOWED = 12, 4  # prompts shown: with both policies' answers, and with the answers by step
+SAMPLES, FOLLOWED = (
+    12,
+    4,
+)  # prompts shown: with both policies' answers, and with the answers by step
 Figures = Mapping[str, Mapping[str, Any]]
 Table = dict[str, dict[str, Figures]]  # heading -> metric -> who (of WHO) -> figure
 
@@ -131,8 +134,8 @@ def _samples(lines: Lines) -> Lines:
     name = "gold" if "gold" in lines[0]["rewards"] else "reward"
     gain = [line["rewards"][name] - line["reference_rewards"][name] for line in lines]
     most, least = int(np.argmax(gain)), int(np.argmin(gain))
-    marks = {most: "the largest gain"} if gain[most] > 0 else {}
-    marks |= {least: "the largest loss"} if gain[least] < 0 else {}
+    marks = {most: "largest gain"} if gain[most] > 0 else {}
+    marks |= {least: "largest loss"} if gain[least] < 0 else {}
     rest = [i for i in range(len(lines)) if i not in marks]
     shown = [*marks, *_spaced(rest, SAMPLES - len(marks))]
     return [lines[i] | {"mark": marks.get(i, "")} for i in shown]
@@ -164,7 +167,9 @@ def _verdict(figures: Figures) -> str:
 def _earned(figures: Figures) -> str:
     name = "gold" if "gold" in figures else "reward"
     what, gain = ANSWERS[name][0], figures[f"gain/{name}"]
-    span = lambda key: f"from {number(figures[f'reference/{key}']['value'])} to {number(figures[key]['value'])}"
+    span = lambda key: (
+        f"from {number(figures[f'reference/{key}']['value'])} to {number(figures[key]['value'])}"
+    )
     lost = {k: None if gain[k] is None else -gain[k] for k in gain}
     lost |= {"low": lost["high"], "high": lost["low"]}
     told = lambda figure: f"{number(figure['value'])} {interval(figure)}".strip()
