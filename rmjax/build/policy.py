@@ -15,7 +15,8 @@ from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
 from rmjax.credit import baselines
 from rmjax.data import language, pipeline
-from rmjax.data.encode import Encoded, Reader
+from rmjax.data.encode import Reader
+from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
@@ -258,21 +259,18 @@ def _referred(names: set[str]) -> bool:
     return any("reference" in name for name in names)
 
 
-def _rewarded(texts: Encoded, rewards: np.ndarray, credit: Credit) -> Encoded:
+def _rewarded(texts: Examples, rewards: np.ndarray, credit: Credit) -> Examples:
     """The texts with their rewards: as advantages over the mean, standardized, and as the config's weights."""
-    made = texts.examples
-    own = np.asarray(rewards, np.float32)[made.per_text["record"]]
-    spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(made.first_target))
+    own = np.asarray(rewards, np.float32)[texts.per_text["record"]]
+    spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(texts.first_target))
     per_token = {"standard_rewards": spread(baselines.standardize(jnp.array(own)))}
     if credit.weigh is not None:
-        per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
-    per_text = {"reward": own, "advantage": own - own.mean()}
-    made = dataclasses.replace(
-        made,
-        per_text={**made.per_text, **per_text},
-        per_token={**made.per_token, **per_token},
+        per_token["reward_weight"] = spread(credit.of_texts(own)) * texts.per_token["token_weight"]
+    return dataclasses.replace(
+        texts,
+        per_text={**texts.per_text, "reward": own, "advantage": own - own.mean()},
+        per_token={**texts.per_token, **per_token},
     )
-    return texts._replace(examples=made)
 
 
 def _rollouts(
