@@ -81,7 +81,8 @@ SENTIMENT = {
     "batch_size": 64,
     "schedule": "linear(peak=3e-4)",
     "epochs": 0.2,
-    "validations": 3,
+    "validations": 8,  # so many points it takes to see proxy and gold part
+    "validation_prompts": 128,
 }
 TINY = {
     "policy": "tiny_decoder()",

@@ -208,8 +208,8 @@ def plan(config: Any) -> Credit:
         if config.samples:
             reward = np.linspace(0, 1, config.batch_size * config.samples, dtype=np.float32)
             one = np.ones((len(reward), 1), np.float32)
-            known = dict.fromkeys(("old_log_probs", "reference_log_probs", "values"), -one)
-            known["reward"] = reward
+            tokens = dict.fromkeys(("old_log_probs", "reference_log_probs", "values"), -one)
+            known = {"reward": reward, **tokens}
             made(known, one, made.start)
     except ValueError as error:
         raise UserError(

@@ -202,8 +202,13 @@ def _fifths(
     except ValueError as error:
         raise UserError(f"config key 'data': {name}(): {error}") from error
     fifth = count // 5
-    parts = records[2 * fifth :], records[:fifth], records[fifth : 2 * fifth]
-    return Data(*map(list, parts), scale, [])
+    return Data(
+        list(records[2 * fifth :]),
+        list(records[:fifth]),
+        list(records[fifth : 2 * fifth]),
+        scale,
+        [],
+    )
 
 
 def fold(loaded: Data, line: str) -> Data:

@@ -352,10 +352,11 @@ class Places(NamedTuple):
 
 def split(
     batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
-) -> list[dict[str, np.ndarray]]:
+) -> list[Mapping[str, np.ndarray]]:
     """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
     rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
-    size, found = rows // bounds.minibatches, []
+    size = rows // bounds.minibatches
+    found: list[Mapping[str, np.ndarray]] = []
     for _ in range(bounds.epochs):
         order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)
         parts = [order[i : i + size] for i in range(0, rows, size)]

@@ -142,9 +142,9 @@ def assemble(
     # Rows of one text are the padded layout that benchmarks compare with.
     alone = shape.places == 1 and len(groups) <= shape.rows
     lengths = _group_lengths(examples, groups)
-    if where is None:
-        where = np.arange(len(groups)) if alone else pack(lengths[None], shape.row_length)[0]
-    for row, group in zip(where.tolist(), groups, strict=True):
+    packed = pack(lengths[None], shape.row_length)[0] if where is None and not alone else where
+    into = np.arange(len(groups)) if packed is None else packed
+    for row, group in zip(into.tolist(), groups, strict=True):
         first = rows.places[row]
         rows.lay(row, group)
         for text in group:

@@ -14,7 +14,7 @@ from rmjax.report.plots import BLUE, CONTRAST, ORANGE, WIDE, Plot, axes_of, curv
 ANSWERS = {  # figures of what is written to prompts: their names, and decimals
     "gold": ("gold reward", 3),
     "reward": ("reward", 3),
-    "kl": ("KL from the first policy, nats", 3),
+    "kl": ("KL, nats", 3),
     "length": ("length, tokens", 1),
     "missing_stop": ("missing stop", 3),
     "distinct_1": ("distinct-1", 3),
@@ -134,8 +134,8 @@ def _samples(lines: Lines) -> Lines:
     name = "gold" if "gold" in lines[0]["rewards"] else "reward"
     gain = [line["rewards"][name] - line["reference_rewards"][name] for line in lines]
     most, least = int(np.argmax(gain)), int(np.argmin(gain))
-    marks = {most: "the largest gain"} if gain[most] > 0 else {}
-    marks |= {least: "the largest loss"} if gain[least] < 0 else {}
+    marks = {most: "largest gain"} if gain[most] > 0 else {}
+    marks |= {least: "largest loss"} if gain[least] < 0 else {}
     rest = [i for i in range(len(lines)) if i not in marks]
     shown = [*marks, *_spaced(rest, SAMPLES - len(marks))]
     return [lines[i] | {"mark": marks.get(i, "")} for i in shown]

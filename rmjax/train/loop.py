@@ -93,25 +93,25 @@ def train(
     Raises: Diverged (the last good checkpoint stays), Stopped after SIGTERM (saved).
     """
     last, best = folder / "checkpoints/last", folder / "checkpoints/best"
-    tally, start, highest, carry = Tally(), 0, -np.inf, dict(carry or {})
+    tally, start, highest, carried = Tally(), 0, -np.inf, dict(carry or {})
     if checkpoint.latest(last) is not None:
         state = layout.put(checkpoint.restore(last, layout.get(state)))
         about = checkpoint.about(last)
         start, tally, highest = about["step"], Tally(*about["tally"]), about["best"]
         highest = -np.inf if highest is None else highest
-        carry = about["carry"]
+        carried = about["carry"]
     log = metrics.Writer(folder, start)
 
     def save():
         finite = highest if np.isfinite(highest) else None
-        about = {**describe, "step": k, "tally": list(tally), "best": finite, "carry": carry}
+        about = {**describe, "step": k, "tally": list(tally), "best": finite, "carry": carried}
         checkpoint.save(last, k, layout.get(state), about)
 
     window: list[_Update] = []
     k, clock = start, time.perf_counter()
     with _sigterm() as stop, contextlib.closing(log):
         for item in batches(start):
-            parts, carry, told = prepare(state.params, carry, item)
+            parts, carried, told = prepare(state.params, carried, item)
             for part in parts:
                 state, means = step(state, frozen, layout.put_batch(part))
                 window.append(_update(means, part, told))

@@ -208,3 +208,19 @@ def test_parts_of_the_training_documents_are_disjoint_and_cover_them():
     assert min(map(len, halves)) > 0.3 * len(halves[0] | halves[1])
     with pytest.raises(UserError, match="config key 'data': write the place"):
         data.human_ratings(part="2/2")
+
+
+def test_made_up_data_of_other_kinds_split_by_document():
+    for made, kind in (
+        (data.sums(count=50, most=9), "plain texts"),
+        (data.synthetic_pairs(count=50), "pairs"),
+    ):
+        assert made.kind == kind
+        parts = [{r.document for r in part} for part in (made.train, made.validation, made.test)]
+        assert [len(p) for p in parts] == [30, 10, 10]
+        assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    for text in data.sums(count=50, most=9).train:
+        first, second = text.prompt.removesuffix("=").split("+")
+        assert int(first) + int(second) == int(text.text)
+    with pytest.raises(UserError, match=r"there are 100 sums up to 9 \+ 9, not 101"):
+        data.sums(count=101, most=9)
