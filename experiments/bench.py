@@ -1,9 +1,15 @@
-"""Measures how fast this machine trains: `reward`, and `lengths`, the cost of a token in longer texts."""
+"""Measures how fast this machine trains (`reward`, `lengths`), samples (`generate`) and learns from samples (`policy`)."""
 
 from rmjax import launch
-from rmjax.runs import bench
+from rmjax.runs import bench, bench_policy
 
 if __name__ == "__main__":
     launch.main(
-        {"reward": bench.reward, "lengths": bench.lengths}, config="configs/reward.py:movie"
+        {
+            "reward": bench.reward,
+            "lengths": bench.lengths,
+            "generate": bench_policy.generate,
+            "policy": bench_policy.rollouts,
+        },
+        config="configs/reward.py:movie",
     )

@@ -21,9 +21,9 @@ from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
 from rmjax.models.lora import merge
-from rmjax.models.transformer import Config, Transformer
+from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train import checkpoint
-from rmjax.train.state import gather
+from rmjax.train.state import gather, unflatten
 
 
 class Backbone(NamedTuple):
@@ -278,14 +278,43 @@ def reward_model(
     remat: bool = False,
     adapter: Adapter | None = None,
 ) -> heads.RewardModel:
-    """The module. Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
-    unroll = config.layers if jax.default_backend() == "cpu" else 1
+    """The module."""
     if pooling not in heads.POOLINGS:
         raise UserError(
             f"config key 'model': pooling={pooling!r} is none of {', '.join(heads.POOLINGS)}"
         )
-    transformer = Transformer(config, dtype, dropout, remat, unroll, adapter)
-    return heads.RewardModel(transformer, head, pooling)
+    made = transformer(config, dtype, dropout=dropout, remat=remat, adapter=adapter)
+    return heads.RewardModel(made, head, pooling)
+
+
+def transformer(
+    config: Config,
+    dtype: str,
+    *,
+    dropout: float = 0.0,
+    remat: bool = False,
+    adapter: Adapter | None = None,
+) -> Transformer:
+    """The module. Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
+    unroll = config.layers if jax.default_backend() == "cpu" else 1
+    return Transformer(config, dtype, dropout, remat, unroll, adapter)
+
+
+def language_model(found: Backbone, dtype: str) -> tuple[LanguageModel, dict[str, Any]]:
+    """The module of a language model and its variables, to sample from."""
+    weights = {k: jnp.asarray(x) for k, x in found.weights.items() if not k.startswith("head/")}
+    return LanguageModel(transformer(found.config, dtype)), {"params": unflatten(weights)}
+
+
+def policy_of(source: str) -> Backbone:
+    """The language model of a run folder, or of a source as of `pretrained`.
+
+    Raises: UserError where there is none that is causal.
+    """
+    found = trained(workdir=source) if (Path(source) / "checkpoints").is_dir() else stored(source)
+    if found.config.kind != "decoder":
+        raise UserError(f"--policy={source!r} is no causal language model")
+    return found
 
 
 def shares(config: Config, pooling: str) -> bool:

@@ -22,9 +22,8 @@ from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
-from rmjax.models.layers import Adapter
 from rmjax.models.policy import Policy
-from rmjax.models.transformer import LanguageModel, Transformer
+from rmjax.models.transformer import LanguageModel
 from rmjax.sampling.filters import Settings
 from rmjax.train import forward, parallel, step
 from rmjax.train.state import Params, State
@@ -227,7 +226,9 @@ def assemble(
         pad_id=found.tokenizer.pad_id,
         tiling=None if c.samples else pipeline.Tiling(attention.TILE, causal=True),
     )
-    transformer = _transformer(found, c, dtype, adapter)
+    transformer = model.transformer(
+        found.config, dtype, dropout=c.dropout, remat=c.remat, adapter=adapter
+    )
     module = Policy(transformer, critic=c.critic)
     key = jax.random.key(c.seed)
     params = model.initialize(module, found.weights, training.stream(key, "init"))
@@ -379,12 +380,6 @@ def settings(config: Any, reads: Reads) -> Settings:
         stop_tokens=reads.stop_ids,
         pad_token=reads.reader.tokenizer.pad_id,
     )
-
-
-def _transformer(found: Backbone, config: Any, dtype: str, adapter: Adapter | None) -> Transformer:
-    """Blocks are unrolled on CPU, where a scan's slices cost more than its compile time saves."""
-    unroll = found.config.layers if jax.default_backend() == "cpu" else 1
-    return Transformer(found.config, dtype, config.dropout, config.remat, unroll, adapter)
 
 
 def _answers(record: Record) -> tuple[str, ...]:

@@ -16,12 +16,10 @@ from rmjax.data.encode import Reader
 from rmjax.data.fields import Bad
 from rmjax.data.records import Prompt, RatedText
 from rmjax.errors import UserError
-from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.runs import progress, scoring, stored, streams
 from rmjax.sampling import filters, stops
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import generate
-from rmjax.train.state import unflatten
 
 Answer = Callable[[list[Prompt], int], list[list[dict[str, Any]]]]
 
@@ -119,20 +117,15 @@ def _answerer(
     plain: bool,
 ) -> Answer:
     """answer(prompts, number of the first) -> the samples of each, with log-probability and whether it stopped."""
-    run_folder = (Path(policy) / "checkpoints").is_dir()
-    found = model.trained(workdir=policy) if run_folder else model.stored(policy)
+    found = model.policy_of(policy)
     ends = found.tokenizer.id_of(found.stop)
-    if found.config.kind != "decoder" or ends is None:
-        raise UserError(
-            f"--policy={policy!r} is no causal language model with a token that ends texts"
-        )
+    if ends is None:
+        raise UserError(f"--policy={policy!r} names no token that ends a text (eos_token)")
     reader = Reader(found.tokenizer, None if plain else found.template, max_prompt, share=False)
     reads = language.Reads(reader, (ends,))
     settings = settings._replace(stop_tokens=(ends,), pad_token=found.tokenizer.pad_id)
-    unroll = found.config.layers if jax.default_backend() == "cpu" else 1
-    module = LanguageModel(Transformer(found.config, unroll=unroll))
-    weights = {k: jnp.asarray(x) for k, x in found.weights.items() if not k.startswith("head/")}
-    variables, ended = {"params": unflatten(weights)}, (stop,) if stop else ()
+    module, variables = model.language_model(found, "float32")
+    ended = (stop,) if stop else ()
 
     def answer(prompts: list[Prompt], first: int) -> list[list[dict[str, Any]]]:
         ids, _ = language.prompts(prompts, reads, max_prompt)

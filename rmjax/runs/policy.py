@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from rmjax import report
 from rmjax.build import policy as build
 from rmjax.build import rollout, training
+from rmjax.build.data import Data
 from rmjax.build.rollout import Texts
 from rmjax.credit import divergence
 from rmjax.data import language, pipeline
-from rmjax.data.records import Record
+from rmjax.data.records import Prompt, Record
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
 from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
@@ -66,9 +67,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     }
     found, reads = build.backbone(config, chosen, loaded)
     folder.begin(home, config, hashes, choices)
-    prompts = {
-        build.said(r.prompt): r.prompt for r in [*loaded.train, *loaded.validation, *loaded.test]
-    }
+    prompts = prompts_of(loaded)
     rewards = {
         key: made
         for key in ("reward", "gold")
@@ -97,6 +96,12 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         say(f"warning: {warning}")
     say(f"Done: {home}/results.json, {home}/report.html")
     return show(results)
+
+
+def prompts_of(loaded: Data) -> dict[str, Prompt]:
+    """All prompts of the data by their text, as a learned reward is asked of them."""
+    records = [*loaded.train, *loaded.validation, *loaded.test]
+    return {build.said(r.prompt): r.prompt for r in records}
 
 
 def show(results: Mapping[str, Any]) -> dict[str, Any]:

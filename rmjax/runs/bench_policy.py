@@ -1,0 +1,163 @@
+"""How fast this machine samples, and how fast it learns from samples: JSON lines."""
+
+import json
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rmjax.build import model, rollout
+from rmjax.build import policy as build
+from rmjax.errors import UserError
+from rmjax.models import presets
+from rmjax.models.policy import Policy
+from rmjax.models.transformer import LanguageModel
+from rmjax.runs import policy, progress, rewarding, sampled, speed
+from rmjax.sampling.filters import Settings
+from rmjax.sampling.generate import generate as sample
+from rmjax.sampling.generate import sample_keys
+from rmjax.train.state import unflatten
+
+
+def generate(
+    *,
+    policy: str = "small",
+    batches: str = "1,8,32",
+    prompt_tokens: int = 32,
+    new_tokens: int = 64,
+    samples: int = 1,
+    dtype: str = "float32",
+    repeats: int = 5,
+) -> list:
+    """Measures cached decoding at temperature 1 to full length, prefill included, beside the memory's speed.
+
+    Args:
+      policy: "small" (a GPT-2-shaped decoder of 4 x 256 over 8,192 tokens, random weights), or as of `generate`.
+      batches: numbers of prompts, separated by commas.
+      prompt_tokens: of each prompt.
+      new_tokens: drawn for each sample; none stops earlier.
+      samples: of each prompt.
+      dtype: number type of the products and of the cache.
+      repeats: calls after the one that compiles; the median counts.
+
+    Returns: what it prints, one object a batch size. bytes_per_second counts the weights, read once a step;
+      memory_ratio is that over copy_bytes_per_second, what a copy reads, measured in the same process.
+    Raises: UserError on what the user can mend.
+    """
+    try:
+        sizes = [int(size) for size in batches.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--batches: {batches!r} is not whole numbers with commas between"
+        ) from error
+    module, variables = _model(policy, dtype)
+    weights = sum(x.nbytes for x in jax.tree.leaves(variables))
+    copied, lines = copy_rate(), []
+    for size in sizes:
+        vocabulary = module.transformer.config.vocab_size
+        tokens = jax.random.randint(jax.random.key(1), (size, prompt_tokens), 0, vocabulary)
+        keys = sample_keys(jax.random.key(0), jnp.arange(size), samples)
+        lengths, settings = jnp.full(size, prompt_tokens), Settings(new_tokens)
+        draw = lambda: jax.block_until_ready(
+            sample(module, variables, tokens, lengths, keys, settings)  # noqa: B023
+        )
+        began = time.perf_counter()
+        draw()
+        compiled, times = time.perf_counter() - began, []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            draw()
+            times.append(time.perf_counter() - start)
+        took = float(np.median(times))
+        line = {
+            "policy": policy,
+            "dtype": dtype,
+            "batch": size,
+            "samples": samples,
+            "tokens_per_second": size * samples * new_tokens / took,
+            "milliseconds_per_step": 1e3 * took / new_tokens,
+            "compile_seconds": compiled,
+            "bytes_per_second": weights * new_tokens / took,
+            "copy_bytes_per_second": copied,
+            "memory_ratio": weights * new_tokens / took / copied,
+            "peak_memory_bytes_so_far": speed.peak_memory(),
+        }
+        print(json.dumps(line), flush=True)
+        lines.append(line)
+    return lines
+
+
+def copy_rate(size: int = 2**28, repeats: int = 5) -> float:
+    """Bytes per second that a copy of `size` bytes reads: the best of `repeats`."""
+    source = np.ones(size // 4, np.float32)
+    target, times = np.empty_like(source), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        times.append(time.perf_counter() - start)
+    return source.nbytes / min(times)
+
+
+def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
+    """Measures rollouts with their updates on a config of samples: completions a second, and where the time goes.
+
+    Args:
+      config: file and name, such as configs/policy.py:sentiment.
+      seconds: least time measured, after two rollouts to warm up.
+
+    Returns: what it prints, one object.
+    Raises: UserError on what the user can mend.
+    """
+    chosen = build.plan(config)
+    if not config.samples:
+        raise UserError("config key 'samples': must be at least 1 where rollouts are measured")
+    loaded = build.prompted(chosen, chosen.records())
+    found, reads = build.backbone(config, chosen, loaded)
+    dtype = speed.faster_dtype() if config.dtype == "auto" else config.dtype
+    parts = build.assemble(config, chosen, loaded, found, reads, dtype)
+    reward = rewarding.make(config, "reward", policy.prompts_of(loaded), whole=chosen.words > 0)
+    assert (
+        parts.rollouts is not None and reward is not None
+    )  # `plan` refuses samples without a reward
+    does = sampled.functions(config, parts, reward)
+    tokenizer, bounds = reads.reader.tokenizer, parts.rollouts.bounds
+    prepare = rollout.prepare(
+        does, chosen.credit, bounds, tokenizer, seed=config.seed, max_kl=config.max_kl
+    )
+    state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
+    progress.CONSOLE.print("compiling")
+    for k in range(10**6):
+        start = time.perf_counter()
+        made, carry, _ = prepare(state.params, carry, parts.rollouts.item(k % parts.rollouts.steps))
+        middle = time.perf_counter()
+        for batch in made:
+            state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(batch))
+        jax.block_until_ready(state)
+        if k < 2:
+            continue
+        spent += (middle - start, time.perf_counter() - middle)
+        count += bounds.prompts * bounds.group_size
+        if spent.sum() > seconds:
+            break
+    line: dict[str, Any] = {
+        "prompts": bounds.prompts,
+        "samples": bounds.group_size,
+        "dtype": dtype,
+        "completions_per_second": count / spent.sum(),
+        "share_of_updates": spent[1] / spent.sum(),
+        "peak_memory_bytes_so_far": speed.peak_memory(),
+    }
+    print(json.dumps(line), flush=True)
+    return [line]
+
+
+def _model(source: str, dtype: str) -> tuple[LanguageModel, dict[str, Any]]:
+    if source != "small":
+        return model.language_model(model.policy_of(source), dtype)
+    config = presets.decoder(8192, 256, 4, 512)
+    transformer = model.transformer(config, dtype)
+    params = model.initialize(Policy(transformer), {}, jax.random.key(0))
+    return LanguageModel(transformer), {"params": unflatten(params)}
