@@ -5,35 +5,53 @@ from pathlib import Path
 
 import pytest
 
-from configs import reward
-from rmjax.build import reward as build
+from configs import policy, reward
+from rmjax.build import policy as build_policy
+from rmjax.build import reward as build_reward
 
 HOME = Path(__file__).parents[1]
-READERS = ("rmjax/build/reward.py", "rmjax/runs/reward.py")
+BUILDS = {reward: build_reward, policy: build_policy}
+READERS = {
+    reward: ("build/reward", "runs/reward", "build/training"),
+    policy: ("build/policy", "runs/policy", "build/training", "build/credit", "runs/rewarding", "runs/sampled"),
+}  # fmt: skip
+NAMED = [(config, name) for config in BUILDS for name in config.NAMES]
 
 
-def keys_read():
-    """Attributes taken of a variable named c or config in the two files that hold a run's config."""
-    return {
+def keys_read(config):
+    """Attributes taken of a variable named c or config in the files that hold a run's config, and what they ask for
+    by a string alone."""
+    trees = [ast.parse((HOME / f"rmjax/{name}.py").read_text("utf-8")) for name in READERS[config]]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    attributes = {
         node.attr
-        for name in READERS
-        for node in ast.walk(ast.parse((HOME / name).read_text(encoding="utf-8")))
+        for node in nodes
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("c", "config")
     }
+    return attributes, {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
-def test_every_key_is_read_and_no_other():
-    assert {*reward.get_config()} == keys_read() - {"to_dict", "to_json"}
+@pytest.mark.parametrize("config", BUILDS)
+def test_every_key_is_read_and_no_other(config):
+    attributes, strings = keys_read(config)
+    attributes -= {"to_dict", "to_json"}
+    keys = {*config.get_config()}
+    assert attributes <= keys
+    strings |= {"reward_model", "gold_model"}  # f"{key}_model"
+    by_name = {"kl", "baseline", "returns", "weights", "reward", "gold"}
+    assert keys - attributes <= strings & {*by_name, "reward_model", "gold_model"}
 
 
-@pytest.mark.parametrize("name", reward.NAMES)
-def test_every_named_config_binds(name):
-    config = reward.get_config(name)
-    assert build.plan(config).terms
-    assert {type(config[key]) for key in config} <= {str, int, float, bool}  # None has no flag
-    assert {*config} == {*reward.get_config()}
+@pytest.mark.parametrize(("config", "name"), NAMED)
+def test_every_named_config_binds(config, name):
+    made = config.get_config(name)
+    assert BUILDS[config].plan(made).terms
+    assert {type(made[key]) for key in made} <= {str, int, float, bool}  # None has no flag
+    assert {*made} == {*config.get_config()}
 
 
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=r"'movie', 'ratings', .*'tiny_pairs'\], not 'nope'"):
         reward.get_config("nope")
+    with pytest.raises(ValueError, match=r"'gpt', 'sentiment', .*\], not 'nope'"):
+        policy.get_config("nope")
