@@ -1,4 +1,4 @@
-"""Measures how fast this machine trains (`reward`, `lengths`), samples (`generate`) and learns from samples (`policy`)."""
+"""Measures how fast this machine trains (`reward`, `lengths`), samples (`generate`) and learns from samples."""
 
 from rmjax import launch
 from rmjax.runs import bench, bench_policy
