@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from rmjax import lookup
 from rmjax.build.rollout import Texts
@@ -65,18 +66,27 @@ def make(config: Any, key: str, prompts: Mapping[str, Prompt], *, whole: bool) -
 
 
 def _asked(source: str, prompts: Mapping[str, Prompt], *, whole: bool) -> dict[str, Callable]:
-    """What a reward model answers: `score` [N] or, of several seeds, [S, N]."""
+    """What a model answers: `score` [N] or, of several seeds, [S, N]; of a classifier also `probabilities` [N, C]."""
     home = Path(source) / "checkpoints"
     scorer = scoring.load(Path(source)) if home.is_dir() else stored.load(source)
 
-    def score(asked: Sequence[str], completions: Sequence[str]) -> np.ndarray:
-        records = [
+    def records(asked: Sequence[str], completions: Sequence[str]) -> list[RatedText]:
+        return [
             RatedText("", "", "", p + c, 0.0)
             if whole
             else RatedText("", "", "", c, 0.0, prompt=prompts.get(p, p))
             for p, c in zip(asked, completions, strict=True)
         ]
-        found = scorer.records(records)
+
+    def score(asked: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+        found = scorer.records(records(asked, completions))
         return found[0] if len(found) == 1 else found
 
-    return {"score": score}
+    def probabilities(asked: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+        outputs = scorer.judged(records(asked, completions))[1]
+        if "logits" not in outputs:
+            raise UserError(f"{source} is no classifier, so it gives no class_probability(); train one with a head of "
+                            "classes()")  # fmt: skip
+        return special.softmax(outputs["logits"], axis=-1).mean(axis=0)
+
+    return {"score": score, "probabilities": probabilities}
