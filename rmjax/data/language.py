@@ -127,16 +127,19 @@ def encode(
     return Encoded(examples, notes)
 
 
-def mismatched(examples: Examples, texts: np.ndarray) -> Examples:
+def mismatched(examples: Examples, texts: np.ndarray, max_length: int) -> Examples:
     """The prompt of each of these texts, of which those of a record stand together, with an answer to the record before
-    it, the first with one to the last."""
+    it, the first with one to the last; cut to max_length."""
     assert examples.starts is not None
     halves = [np.split(examples.tokens[i], [examples.starts[i]]) for i in texts]
     kin = examples.kin[texts]
     first = np.maximum.accumulate(np.where(kin != np.roll(kin, 1), np.arange(len(kin)), 0))
     answers = [halves[i - 1][1] for i in first]
     made = singles(
-        [np.concatenate([head, a]) for (head, _), a in zip(halves, answers, strict=True)]
+        [
+            np.concatenate([head, a])[:max_length]
+            for (head, _), a in zip(halves, answers, strict=True)
+        ]
     )
     return dataclasses.replace(made, starts=examples.starts[texts])
 

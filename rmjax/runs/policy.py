@@ -191,7 +191,7 @@ def _train(
         ) from error
     except loop.Diverged as error:
         raise UserError(
-            f"the loss or its gradient was not finite at step {error.step}; {resume.kept(home)}. Lower the learning "
+            f"the loss or its gradient was not finite at update {error.step}; {resume.kept(home)}. Lower the learning "
             "rate in --config.schedule, or set --config.clip_norm=1.0; then use a new --workdir"
         ) from error
 
@@ -199,12 +199,13 @@ def _train(
 def _referring(parts: build.Parts, tools: _Tools, reads: set[str]) -> loop.Prepare:
     """The stage of losses that compare with the reference on texts of the data."""
     examples, start = parts.batches.examples, _start(parts)
+    longest = int(examples.lengths.max())
 
     def prepare(params, carry, batch):
         more = {"reference_log_probs": tools.does.reference(batch)["log_probs"]}
         if "kto_point" in reads:
             texts = batch["text"][batch["text_weight"] > 0]
-            other = language.mismatched(examples, texts)
+            other = language.mismatched(examples, texts, longest)
             now, before = (tools.log_probs(p, other) for p in (params, start))
             point = float(divergence.kto_point(jnp.array(now - before)))
             more["kto_point"] = np.full(batch["text_weight"].shape, point, np.float32)

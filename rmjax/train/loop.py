@@ -99,7 +99,7 @@ def train(
         about = checkpoint.about(last)
         start, tally, highest = about["step"], Tally(*about["tally"]), about["best"]
         highest = -np.inf if highest is None else highest
-        carried = about["carry"]
+        carried = about.get("carry", carried)
     log = metrics.Writer(folder, start)
 
     def save():

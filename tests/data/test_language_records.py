@@ -136,13 +136,15 @@ def test_answers_to_compare_are_groups_and_likelihood_is_of_the_best():
 def test_mismatched_answers_are_to_another_record():
     pairs = [pair("A", "a1", "a2"), pair("B", "b1", "b2"), pair("C", "c1", "c2")]
     found = language.encode(pairs, reads(), 99, compare=True).examples
-    other = language.mismatched(found, np.array([2, 3, 0, 1, 4, 5]))
+    other = language.mismatched(found, np.array([2, 3, 0, 1, 4, 5]), 99)
     said = [BYTES.decode(t) for t in other.tokens]
     assert said == ["Bc2", "Bc2", "Ab2", "Ab2", "Ca2", "Ca2"]
     assert targets(other)[0] == [*ids("c2"), STOP]
     texts = language.encode([text("a", "A"), text("b", "B")], reads(), 99, compare=True).examples
-    other = language.mismatched(texts, np.array([0, 1]))
+    other = language.mismatched(texts, np.array([0, 1]), 99)
     assert [BYTES.decode(t) for t in other.tokens] == ["Ab", "Ba"]
+    short = language.mismatched(found, np.array([2, 3, 0, 1, 4, 5]), 3)
+    assert max(map(len, short.tokens)) == 3 and all(np.diff(short.first_target) >= 1)
 
 
 def test_opening_words_become_prompts():
