@@ -143,8 +143,8 @@ def test_mismatched_answers_are_to_another_record():
     texts = language.encode([text("a", "A"), text("b", "B")], reads(), 99, compare=True).examples
     other = language.mismatched(texts, np.array([0, 1]), 99)
     assert [BYTES.decode(t) for t in other.tokens] == ["Ab", "Ba"]
-    short = language.mismatched(found, np.array([2, 3, 0, 1, 4, 5]), 3)
-    assert max(map(len, short.tokens)) == 3 and all(np.diff(short.first_target) >= 1)
+    short = language.mismatched(found, np.array([2, 3, 0, 1, 4, 5]), 4)
+    assert max(map(len, short.tokens)) == 4 and all(np.diff(short.first_target) >= 1)
 
 
 def test_opening_words_become_prompts():
