@@ -1,12 +1,29 @@
 """What every training run does around its loop: saves what it never trains, and says where it goes on."""
 
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import PyTree
 
-from rmjax.runs import folder, progress
+from rmjax import report
+from rmjax.runs import folder, progress, speed
 from rmjax.train import checkpoint
 from rmjax.train.parallel import Layout
+
+
+def reported(home: Path) -> dict[str, Any] | None:
+    """The results of a finished run, its page written where a kill came between the two; None of another."""
+    done = folder.finished(home)
+    if done is not None:
+        if not (home / "report.html").exists():
+            report.write(home)
+        progress.CONSOLE.print(f"This run is done: {home}/results.json, {home}/report.html")
+    return done
+
+
+def chosen_dtype(home: Path, dtype: str) -> dict[str, str]:
+    """What the run chose when it began, or of a new one the faster number type where the config says "auto"."""
+    return folder.choices(home) or {"dtype": speed.faster_dtype() if dtype == "auto" else dtype}
 
 
 def begin(home: Path, frozen: PyTree, layout: Layout, steps: int) -> int:

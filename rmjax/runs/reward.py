@@ -32,18 +32,12 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     home, say = Path(workdir), progress.CONSOLE.print
     chosen = build.plan(config)
     folder.check_config(home, config)
-    done = folder.finished(home)
-    if done:
-        if not (home / "report.html").exists():
-            report.write(home)  # a kill came between the two
-        say(f"This run is done: {home}/results.json, {home}/report.html")
+    if done := resume.reported(home):
         return show(done)
     loaded = chosen.records()
     hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
-    choices = folder.choices(home) or {
-        "dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype
-    }
+    choices = resume.chosen_dtype(home, config.dtype)
     parts = build.assemble(config, chosen, loaded, choices["dtype"])
     folder.begin(home, config, hashes, choices)
     shape = parts.batches[0].shape
