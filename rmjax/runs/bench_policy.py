@@ -1,5 +1,6 @@
 """How fast this machine samples, and how fast it learns from samples: JSON lines."""
 
+import itertools
 import json
 import time
 from typing import Any
@@ -111,25 +112,23 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     Returns: what it prints, one object.
     Raises: UserError on what the user can mend.
     """
-    chosen = build.plan(config)
-    if not config.samples:
+    c: Any = config
+    chosen = build.plan(c)
+    if not c.samples:
         raise UserError("config key 'samples': must be at least 1 where rollouts are measured")
     loaded = build.prompted(chosen, chosen.records())
-    found, reads = build.backbone(config, chosen, loaded)
-    dtype = speed.faster_dtype() if config.dtype == "auto" else config.dtype
-    parts = build.assemble(config, chosen, loaded, found, reads, dtype)
-    reward = rewarding.make(config, "reward", policy.prompts_of(loaded), whole=chosen.words > 0)
-    assert (
-        parts.rollouts is not None and reward is not None
-    )  # `plan` refuses samples without a reward
-    does = sampled.functions(config, parts, reward)
+    found, reads = build.backbone(c, chosen, loaded)
+    dtype = speed.faster_dtype() if c.dtype == "auto" else c.dtype
+    parts = build.assemble(c, chosen, loaded, found, reads, dtype)
+    reward = rewarding.make(c, "reward", policy.prompts_of(loaded), whole=chosen.words > 0)
+    # `plan` refuses samples without a reward.
+    assert parts.rollouts is not None and reward is not None
+    does = sampled.functions(c, parts, reward)
     tokenizer, bounds = reads.reader.tokenizer, parts.rollouts.bounds
-    prepare = rollout.prepare(
-        does, chosen.credit, bounds, tokenizer, seed=config.seed, max_kl=config.max_kl
-    )
+    prepare = rollout.prepare(does, chosen.credit, bounds, tokenizer, seed=c.seed, max_kl=c.max_kl)
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     progress.CONSOLE.print("compiling")
-    for k in range(10**6):
+    for k in itertools.count():
         start = time.perf_counter()
         made, carry, _ = prepare(state.params, carry, parts.rollouts.item(k % parts.rollouts.steps))
         middle = time.perf_counter()

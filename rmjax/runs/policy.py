@@ -58,7 +58,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     loaded = build.prompted(chosen, chosen.records())
     hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
-    choices = resume.chosen_dtype(home, config.dtype)
+    choices = resume.choices(home, config)
     found, reads = build.backbone(config, chosen, loaded)
     folder.begin(home, config, hashes, choices)
     prompts = prompts_of(loaded)

@@ -21,9 +21,12 @@ def reported(home: Path) -> dict[str, Any] | None:
     return done
 
 
-def chosen_dtype(home: Path, dtype: str) -> dict[str, str]:
-    """What the run chose when it began, or of a new one the faster number type where the config says "auto"."""
-    return folder.choices(home) or {"dtype": speed.faster_dtype() if dtype == "auto" else dtype}
+def choices(home: Path, config: Any) -> dict[str, str]:
+    """What the run chose when it began; of a new one the faster number type where the config says "auto"."""
+    before = folder.choices(home)
+    if before is not None:
+        return before
+    return {"dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype}
 
 
 def begin(home: Path, frozen: PyTree, layout: Layout, steps: int) -> int:

@@ -37,7 +37,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     loaded = chosen.records()
     hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
-    choices = resume.chosen_dtype(home, config.dtype)
+    choices = resume.choices(home, config)
     parts = build.assemble(config, chosen, loaded, choices["dtype"])
     folder.begin(home, config, hashes, choices)
     shape = parts.batches[0].shape
