@@ -6,7 +6,7 @@ gpt:       a small GPT from scratch on the texts of the four human-rated corpora
 sentiment: that GPT (runs/gpt) against a reward model of half of the documents (runs/proxy), watched by one of the other
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
-sums_start, sums: additions learned by likelihood, a little, and then by their reward.
+sums_start, sums: additions, 600 learned from their answers, and 3,000 others then from the reward of a right answer alone.
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
@@ -119,7 +119,14 @@ NAMES = {
     "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
     "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.7},
-    "sums_start": {**SUMS, "schedule": "linear(peak=2e-3)", "batch_size": 128, "epochs": 20.0},
+    # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
+    "sums_start": {
+        **SUMS,
+        "data": "sums(count=1000)",
+        "schedule": "linear(peak=2e-3)",
+        "batch_size": 64,
+        "epochs": 60.0,
+    },
     "sums": {
         **SUMS,
         **OBJECTIVES["rloo"],
@@ -129,8 +136,8 @@ NAMES = {
         "max_prompt": 8,
         "max_new_tokens": 5,
         "batch_size": 64,
-        "schedule": "linear(peak=3e-4)",
-        "epochs": 4.0,
+        "schedule": "linear(peak=5e-4)",
+        "epochs": 6.0,
     },
     "tiny": {**TINY, "epochs": 2.0},
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
