@@ -6,7 +6,7 @@ gpt:       a small GPT from scratch on the texts of the four human-rated corpora
 sentiment: that GPT (runs/gpt) against a reward model of half of the documents (runs/proxy), watched by one of the other
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
-sums_start, sums: additions, 600 learned from their answers, and 3,000 others then from the reward of a right answer alone.
+sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
