@@ -102,7 +102,7 @@ def test_workdir_missing_a_file_or_not_to_be_made(fails, tmp_path):
 
 def test_a_bad_line_of_data_is_named(fails, tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"text": "fine", "rating": 1}\n{"text": \n{"text": "unrated"}\n')
+    path.write_text('{"text": "fine", "rating": 1}\n{"text": \n{"words": "no text"}\n')
     text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
     assert f"{path}: line 2: is not JSON" in text and "line 3: needs" in text
 

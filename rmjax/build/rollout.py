@@ -352,11 +352,11 @@ class Places(NamedTuple):
 
 def split(
     batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
-) -> list[Mapping[str, np.ndarray]]:
+) -> list[Mapping[str, Any]]:
     """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
     rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
     size = rows // bounds.minibatches
-    found: list[Mapping[str, np.ndarray]] = []
+    found: list[Mapping[str, Any]] = []
     for _ in range(bounds.epochs):
         order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)
         parts = [order[i : i + size] for i in range(0, rows, size)]

@@ -43,13 +43,13 @@ class Diverged(Exception):
 # prepare(params, carry, item) -> the batches of this step, the carry after it, and figures to log.
 Prepare = Callable[
     [PyTree, dict[str, Any], Any],
-    tuple[list[Mapping[str, np.ndarray]], dict[str, Any], Mapping[str, float]],
+    tuple[list[Mapping[str, Any]], dict[str, Any], Mapping[str, float]],
 ]
 
 
 def as_it_is(
     params: PyTree, carry: dict[str, Any], item: Any
-) -> tuple[list[Mapping[str, np.ndarray]], dict[str, Any], Mapping[str, float]]:
+) -> tuple[list[Mapping[str, Any]], dict[str, Any], Mapping[str, float]]:
     """The item itself is the step's only batch."""
     del params
     return [item], carry, {}

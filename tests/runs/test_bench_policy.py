@@ -31,7 +31,7 @@ def test_rollouts_are_counted(capsys):
     config.update({"parallel": "one_device()", "dtype": "float32", "max_new_tokens": 8})
     (line,) = bench_policy.rollouts(config=config.lock(), seconds=0.01)
     assert json.loads(capsys.readouterr().out) == line
-    assert (line["prompts"], line["samples"]) == (16, 4)
+    assert (line["prompts"], line["samples"]) == (16, 2)
     assert line["completions_per_second"] > 0 and 0 < line["share_of_updates"] < 1
     with pytest.raises(UserError, match="'samples': must be at least 1 where rollouts"):
         bench_policy.rollouts(config=get_config("tiny").lock())

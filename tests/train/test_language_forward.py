@@ -18,7 +18,8 @@ from rmjax.build import rollout
 from rmjax.data.examples import Examples
 from rmjax.losses import LOSSES
 from rmjax.models import presets, shardings
-from rmjax.models.transformer import LanguageModel, Policy, Transformer
+from rmjax.models.policy import Policy
+from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.sampling.generate import Samples
 from rmjax.train import forward, objective, parallel, state, step
 
