@@ -166,7 +166,7 @@ class _Update(NamedTuple):
     told: Mapping[str, float]
 
 
-def _update(means: PyTree, batch: Mapping[str, np.ndarray], told: Mapping[str, float]) -> _Update:
+def _update(means: PyTree, batch: Mapping[str, Any], told: Mapping[str, float]) -> _Update:
     count = lambda name: int((batch[name] > 0).sum())
     return _Update(means, count("segments"), count("text_weight"), told)
 

@@ -104,7 +104,7 @@ def compiled(name, microbatches=1):
     layout = {"one_device": parallel.one_device, "pmap": parallel.pmap}[name](shardings.spec, 1)
     run = forward.language(POLICY.apply, temperature=TEMPERATURE)
     terms = lookup.terms(LOSS, LOSSES, key="loss")
-    goal = lines.language(terms, run, {*lines.needs(terms)})
+    goal = lines.language(terms, run, {*lines.needs(terms)}, sampled=True)
     made = step.make_step(goal, optax.sgd(1.0), axis=layout.axis, microbatches=microbatches)
     return layout, layout.compile_step(made)
 
