@@ -118,7 +118,7 @@ NAMES = {
     },
     "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
-    "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.7},
+    "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.5},
     # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
     "sums_start": {
         **SUMS,
