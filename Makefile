@@ -1,4 +1,5 @@
 # make quickstart | test | lint: each makes .venv from the pinned requirements when it is missing or older than they are.
+# Files are tested in their order: by the number of tests, a long one of few tests would come last and run alone.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,7 +8,7 @@ quickstart: .venv/run
 	$(BIN)/python -m experiments.train_reward --config=configs/reward.py:ratings --workdir=runs/ratings
 
 test: .venv/dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

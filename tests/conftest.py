@@ -22,3 +22,11 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("rmjax", "beartype.beartype").__enter__()
+
+# Begun last, each of these would run alone at the end.
+LONG = ("test_resume.py", "test_policy_runs.py", "test_step.py", "test_export.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests of long files first; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
