@@ -127,10 +127,7 @@ def train(
             due = end or stopping
             if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
                 continue
-            bad = np.atleast_1d(layout.value(state.bad_step))  # waits for the device; one a seed
-            if bad.max() >= 0:
-                seed = int(np.where(bad >= 0, bad, steps).argmin())
-                raise Diverged(int(bad[seed]), seed)
+            _check_good(layout.value(state.bad_step))  # waits for the device
             tally, values = _close(window, tally, layout, time.perf_counter() - clock)
             log(k, values)
             progress(k, values)
@@ -141,13 +138,8 @@ def train(
                 progress(k, found)
                 if improved := found[best_metric] > highest:
                     highest = found[best_metric]
-                    params = {"params": layout.get(state.params)}
-                    checkpoint.save(
-                        best,
-                        k,
-                        params,
-                        {**describe, "step": k, "metric": best_metric, "value": highest},
-                    )
+                    about = {**describe, "step": k, "metric": best_metric, "value": highest}
+                    checkpoint.save(best, k, {"params": layout.get(state.params)}, about)
             # After a new best too, or a resumed run could find one from its own future.
             if due or improved or k % every.save == 0:
                 save()
@@ -155,6 +147,14 @@ def train(
                 raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")
             clock = time.perf_counter()
     return tally
+
+
+def _check_good(bad_step: np.ndarray) -> None:
+    """Raises: Diverged where a step of any seed was bad, naming the first."""
+    bad = np.atleast_1d(bad_step)
+    if bad.max() >= 0:
+        seed = int(np.where(bad >= 0, bad, np.iinfo(bad.dtype).max).argmin())
+        raise Diverged(int(bad[seed]), seed)
 
 
 class _Update(NamedTuple):
