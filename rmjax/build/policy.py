@@ -18,13 +18,11 @@ from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
 from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
-from rmjax.data.records import Prompt, Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
-from rmjax.sampling.filters import Settings
 from rmjax.train import forward, parallel, step
 from rmjax.train.state import Params, State
 
@@ -172,7 +170,11 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
 
     Raises: UserError where it is no causal language model or has no stop token.
     """
-    texts = lambda: [text for r in loaded.train for text in (said(r.prompt), *_answers(r))]
+    texts = lambda: [
+        text
+        for r in loaded.train
+        for text in (language.said(r.prompt), *language.answers(r, compare=False))
+    ]
     try:
         wanted = "texts" in lookup.arrays(chosen.policy)
         found = chosen.policy(texts()) if wanted else chosen.policy()
@@ -237,7 +239,9 @@ def assemble(
     reference = layout.put({k: jnp.copy(x) for k, x in params.items()}, stacked=False)
     sampling, first = None, batches[0]
     if c.samples:
-        sampling, more = _rollouts(c, chosen, loaded, reads, batches, layout)
+        sampling, more = rollout.plan(
+            c, loaded.train, reads, batches, mixed="data_weight" in chosen.reads, ways=layout.ways
+        )
         notes = [*notes, *more]
         first = rollout.blank(sampling, chosen.credit, c.critic)
     else:
@@ -295,97 +299,3 @@ def _rewarded(made: Examples, rewards: np.ndarray, credit: Credit) -> Examples:
     if credit.weigh is not None:
         per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
     return dataclasses.replace(made, per_token={**made.per_token, **per_token})
-
-
-def _rollouts(
-    config: Any,
-    chosen: Plan,
-    loaded: Data,
-    reads: Reads,
-    batches: pipeline.Batches,
-    layout: parallel.Layout,
-) -> tuple[rollout.Plan, list[str]]:
-    c = config
-    prompts, notes = prompts_of(loaded.train, reads, c.max_prompt)
-    if c.batch_size > len(prompts.ids):
-        raise UserError(
-            f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
-        )
-    multiple = layout.ways * c.microbatches * c.minibatches
-    mixed = "data_weight" in chosen.reads
-    shared = c.max_prompt + c.samples * c.max_new_tokens
-    longest = max(map(len, batches.examples.tokens)) if mixed else 0
-    row_length = -(-max(shared, longest) // 8) * 8
-    places = max(4 * c.samples, row_length // 8)
-    most = 0
-    if mixed:
-        packed = [
-            pipeline.pack(
-                np.maximum([[batches.examples.length(g) for g in b]], -(-row_length // places)),
-                row_length,
-            )
-            for plan in batches.plans
-            for b in plan
-        ]
-        most = -(-(max(int(p.max()) for p in packed) + 1) // multiple) * multiple
-    bounds = rollout.Bounds(
-        c.batch_size,
-        row_length,
-        places,
-        c.samples,
-        most,
-        multiple,
-        c.rollout_epochs,
-        c.minibatches,
-        reads.reader.tokenizer.pad_id,
-    )
-    return rollout.Plan(
-        prompts,
-        batches if mixed else None,
-        bounds,
-        c.seed,
-        c.epochs,
-        c.max_prompt,
-        c.max_new_tokens,
-    ), notes
-
-
-def prompts_of(
-    records: Sequence[Record], reads: Reads, max_prompt: int
-) -> tuple[rollout.Prompts, list[str]]:
-    """The prompts of records with the answers that the data have to them, and notes on what was cut."""
-    ids, notes = language.prompts([r.prompt for r in records], reads, max_prompt)
-    texts = [said(r.prompt) for r in records]
-    references = [_answers(r)[0] for r in records]
-    return rollout.Prompts(ids, np.arange(len(ids)), texts, references), notes
-
-
-def bounds_of_one(config: Any, parts: Parts) -> rollout.Bounds:
-    """The bounds of batches of one sample a prompt, to be measured and not learned from."""
-    row_length = -(-(config.max_prompt + config.max_new_tokens) // 8) * 8
-    pad_id, ways = parts.reads.reader.tokenizer.pad_id, parts.layout.ways
-    return rollout.Bounds(config.batch_size, row_length, 4, 1, 0, ways, 1, 1, pad_id)
-
-
-def settings(config: Any, reads: Reads) -> Settings:
-    """How answers are sampled.
-
-    Raises: UserError on a temperature that is not positive: nothing would be drawn.
-    """
-    if not config.temperature > 0:
-        raise UserError(f"config key 'temperature': must be positive, got {config.temperature}")
-    return Settings(
-        config.max_new_tokens,
-        temperature=config.temperature,
-        stop_tokens=reads.stop_ids,
-        pad_token=reads.reader.tokenizer.pad_id,
-    )
-
-
-def _answers(record: Record) -> tuple[str, ...]:
-    return language.answers(record, compare=False)
-
-
-def said(prompt: Prompt) -> str:
-    """A prompt as a text, a conversation as what was said in it."""
-    return prompt if isinstance(prompt, str) else "\n".join(content for _, content in prompt)

@@ -3,43 +3,22 @@
 Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tokens to predict and P texts in a row.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from rmjax.build import packed
 from rmjax.build.credit import Credit
-from rmjax.data import pipeline
+from rmjax.build.packed import Bounds, Places, Prompts, Texts
+from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples
+from rmjax.data.language import Reads
+from rmjax.data.records import Record
 from rmjax.data.tokenizer import Tokenizer
-from rmjax.evaluation import text
+from rmjax.errors import UserError
+from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
-
-
-class Prompts(NamedTuple):
-    """What a rollout starts from: token ids of each prompt, its number in the data, its text, the data's own answer."""
-
-    ids: list[np.ndarray]
-    number: np.ndarray
-    texts: list[str]
-    references: list[str]
-
-    def take(self, which: np.ndarray) -> "Prompts":
-        """Those at the places `which`."""
-        pick = lambda values: [values[int(i)] for i in which]
-        return Prompts(pick(self.ids), self.number[which], pick(self.texts), pick(self.references))
-
-
-class Texts(NamedTuple):
-    """What a reward may read of N completions, K of each prompt one after the other."""
-
-    prompts: list[str]
-    completions: list[str]
-    references: list[str]
-    stopped: np.ndarray
 
 
 class Functions(NamedTuple):
@@ -55,25 +34,6 @@ class Functions(NamedTuple):
     reward: Callable[[Texts], np.ndarray]
     measure: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
     reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-
-
-class Bounds(NamedTuple):
-    """The static bounds of a run's rollouts.
-
-    prompts: B. row_length: that of one prompt with all its samples, or of the longest text of the data set.
-    places: texts in a row, group_size: K. data_rows: rows that hold texts of the data set, behind those of samples.
-    multiple: rows of an update are a multiple of it. epochs, minibatches: how a rollout is learned from.
-    """
-
-    prompts: int
-    row_length: int
-    places: int
-    group_size: int
-    data_rows: int
-    multiple: int
-    epochs: int
-    minibatches: int
-    pad_id: int
 
 
 class Item(NamedTuple):
@@ -125,25 +85,8 @@ class Plan(NamedTuple):
             plans = self.data.plans
             at = step % sum(map(len, plans))
             groups = [batch for plan in plans for batch in plan][at]
-            data = chosen(self.data.examples, np.concatenate(groups))
+            data = packed.chosen(self.data.examples, np.concatenate(groups))
         return Item(step, self.prompts.take(own), data)
-
-
-def chosen(examples: Examples, texts: np.ndarray) -> Examples:
-    """The texts at these places alone."""
-    assert examples.starts is not None
-    words = np.concatenate([np.arange(*examples.first_target[[i, i + 1]]) for i in texts])
-    return dataclasses.replace(
-        examples,
-        tokens=[examples.tokens[i] for i in texts],
-        ids=[examples.ids[i] for i in texts],
-        weight=examples.weight[texts],
-        kin=examples.kin[texts],
-        per_text={name: x[texts] for name, x in examples.per_text.items()},
-        fixed=list(np.arange(len(texts))[:, None]),
-        starts=examples.starts[texts],
-        per_token={name: x[words] for name, x in examples.per_token.items()},
-    )
 
 
 def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
@@ -156,8 +99,8 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
         np.full(shape[:2], shape[2], np.int32),
         np.zeros(shape[:2], bool),
     )
-    examples = joined(as_examples(samples, item.prompts), item.data)
-    batch = lay(examples, bounds.prompts, bounds)
+    examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+    batch = packed.lay(examples, bounds.prompts, bounds)
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
     known = {"reward": zeros[:, 0], "old_log_probs": zeros, "reference_log_probs": zeros}
@@ -183,10 +126,10 @@ def prepare(
 
     def made(params, carry, item: Item):
         samples = functions.sample(params, item.prompts, item.step, bounds.group_size)
-        texts = as_texts(samples, item.prompts, tokenizer)
+        texts = packed.as_texts(samples, item.prompts, tokenizer)
         reward = functions.reward(texts)
-        examples = joined(as_examples(samples, item.prompts), item.data)
-        batch = lay(examples, len(item.prompts.ids), bounds)
+        examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+        batch = packed.lay(examples, len(item.prompts.ids), bounds)
         where = Places.of(batch, len(reward), samples.tokens.shape[2])
         now = functions.measure(params, batch)
         known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
@@ -202,180 +145,99 @@ def prepare(
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
-            **{f"rollout/{k}": v for k, v in written(samples, texts).items()},
+            **{f"rollout/{k}": v for k, v in packed.written(samples, texts).items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
-        return split(batch, bounds, rng), carry, told
+        return packed.split(batch, bounds, rng), carry, told
 
     return made
 
 
-def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
-    """Samples as text, K of each prompt one after the other."""
-    count = samples.tokens.shape[1]
-    tokens = samples.tokens.reshape(-1, samples.tokens.shape[2])
-    kept = zip(tokens, samples.lengths.ravel(), strict=True)
-    repeat = lambda values: [v for v in values for _ in range(count)]
-    return Texts(
-        repeat(prompts.texts),
-        [tokenizer.decode(row[:n]) for row, n in kept],
-        repeat(prompts.references),
-        np.asarray(samples.stopped).ravel(),
-    )
+def plan(
+    config: Any,
+    records: Sequence[Record],
+    reads: Reads,
+    batches: pipeline.Batches,
+    *,
+    mixed: bool,
+    ways: int,
+) -> tuple[Plan, list[str]]:
+    """The rollouts of a config, and notes on what was cut.
 
-
-def written(samples: Samples, texts: Texts) -> dict[str, float]:
-    """What the samples are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-    found = text.figures([c.split() for c in texts.completions], texts.stopped)
-    return found | {"length": float(np.mean(samples.lengths))}
-
-
-def as_examples(samples: Samples, prompts: Prompts) -> Examples:
-    """Each sample behind its prompt, the K of a prompt a group; token_weight 1 and data_weight 0."""
-    b, k, _ = samples.tokens.shape
-    lengths = samples.lengths.ravel()
-    tokens = [
-        np.concatenate([prompts.ids[i // k], row[:n]]).astype(np.int32)
-        for i, (row, n) in enumerate(zip(samples.tokens.reshape(b * k, -1), lengths, strict=True))
-    ]
-    one = np.ones(int(lengths.sum()), np.float32)
-    return Examples(
-        tokens=tokens,
-        ids=[str(prompts.number[i // k]) for i in range(b * k)],
-        weight=np.ones(b * k, np.float32),
-        kin=np.repeat(np.arange(b), k),
-        per_text={"record": np.arange(b * k, dtype=np.int32)},
-        fixed=list(np.arange(b * k).reshape(b, k)),
-        share=k > 1,
-        starts=np.repeat([len(p) for p in prompts.ids], k).astype(np.int64),
-        per_token={"token_weight": one, "data_weight": 0 * one},
-    )
-
-
-def joined(samples: Examples, data: Examples | None) -> Examples:
-    """Samples and texts of the data set in one batch: the latter count for `mle` alone."""
-    if data is None:
-        return samples
-    first, words = len(samples.tokens), int(data.first_target[-1])
-    zero = np.zeros(words, np.float32)
-    both = lambda a, b: np.concatenate([a, b])
-    assert samples.fixed is not None and samples.starts is not None and data.starts is not None
-    return dataclasses.replace(
-        samples,
-        tokens=[*samples.tokens, *data.tokens],
-        ids=[*samples.ids, *data.ids],
-        weight=both(samples.weight, np.zeros(len(data.tokens), np.float32)),
-        kin=both(samples.kin, data.kin),
-        per_text={"record": both(samples.per_text["record"], data.per_text["record"])},
-        fixed=[*samples.fixed, *(np.array([first + i]) for i in range(len(data.tokens)))],
-        starts=both(samples.starts, data.starts),
-        per_token={
-            "token_weight": both(samples.per_token["token_weight"], zero),
-            "data_weight": both(samples.per_token["data_weight"], data.per_token["data_weight"]),
-        },
-    )
-
-
-def lay(examples: Examples, prompts: int, bounds: Bounds) -> dict[str, np.ndarray]:
-    """One batch of all groups: the first `prompts` are samples, in as few rows as they need, the others data."""
-    assert examples.fixed is not None
-    lengths = np.array([examples.length(g) for g in examples.fixed])
-    # No row holds more texts than there are places.
-    least = -(-bounds.row_length * bounds.group_size // bounds.places)
-    own = np.maximum(lengths[:prompts], least)
-    rest = np.maximum(lengths[prompts:], -(-bounds.row_length // bounds.places))
-    where = pipeline.pack(own[None], bounds.row_length)[0]
-    rows = quantized(int(where.max()) + 1, bounds)
-    if len(rest):
-        where = np.concatenate([where, rows + pipeline.pack(rest[None], bounds.row_length)[0]])
-    rows, length = rows + bounds.data_rows, bounds.row_length
-    shape = pipeline.Shape(
-        rows, length, bounds.places, 0, bounds.places, bounds.group_size, 0, length
-    )
-    return pipeline.assemble(
-        examples, examples.fixed, shape, (), lists=True, pad_id=bounds.pad_id, where=where
-    )
-
-
-def quantized(rows: int, bounds: Bounds) -> int:
-    """A number of rows that is at least `rows`, one of few, so that few programs are compiled."""
-    step = -(-bounds.prompts // (4 * bounds.multiple)) * bounds.multiple
-    return -(-rows // step) * step
-
-
-class Places(NamedTuple):
-    """Where each sample's tokens lie in a batch: [N, C] to [R, L], and texts [N] to [R, P].
-
-    row, at: int [N, C], 0 where `mask` is not. text_row, text_at: int [N].
+    records: whose prompts are answered. batches: of the data set; mixed: whether its texts join each rollout.
+    ways: devices that rows are split over.
+    Raises: UserError where there are fewer prompts than a rollout has.
     """
-
-    row: np.ndarray
-    at: np.ndarray
-    mask: np.ndarray
-    text_row: np.ndarray
-    text_at: np.ndarray
-    size: tuple[int, int, int]  # R, L, P
-
-    @classmethod
-    def of(cls, batch: Mapping[str, np.ndarray], count: int, length: int) -> "Places":
-        """Of the batch of `lay`: its texts of weight above 0 are the `count` samples of up to `length` tokens."""
-        text_row, text_at = np.nonzero(batch["text_weight"] > 0)
-        number = batch["record"][text_row, text_at]
-        order = np.argsort(number)
-        text_row, text_at = text_row[order], text_at[order]
-        row, at = np.zeros((2, count, length), np.int64)
-        mask = np.zeros((count, length), bool)
-        for i, (r, p) in enumerate(zip(text_row, text_at, strict=True)):
-            found = np.flatnonzero(batch["text_of"][r] == p)
-            row[i], at[i, : len(found)], mask[i, : len(found)] = r, found, True
-        size = (*batch["text_of"].shape, batch["score_at"].shape[1])
-        return cls(row, at, mask, text_row, text_at, size)
-
-    def unpack(self, values: np.ndarray) -> np.ndarray:
-        """[R, L] -> [N, C], 0 behind each text."""
-        return np.where(self.mask, values[self.row, self.at], 0.0).astype(np.float32)
-
-    def packed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays [N] or [N, C] as a batch holds them: [R, P] or [R, L], 0 elsewhere."""
-        return {name: self._pack(np.asarray(x, np.float32)) for name, x in arrays.items()}
-
-    def _pack(self, values: np.ndarray) -> np.ndarray:
-        rows, tokens, texts = self.size
-        if values.ndim == 1:
-            found = np.zeros((rows, texts), np.float32)
-            found[self.text_row, self.text_at] = values
-            return found
-        found = np.zeros((rows, tokens), np.float32)
-        found[self.row[self.mask], self.at[self.mask]] = values[self.mask]
-        return found
-
-
-def split(
-    batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
-) -> list[Mapping[str, Any]]:
-    """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
-    rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
-    size = rows // bounds.minibatches
-    found: list[Mapping[str, Any]] = []
-    for _ in range(bounds.epochs):
-        order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)
-        parts = [order[i : i + size] for i in range(0, rows, size)]
-        found += [{name: x[part] for name, x in batch.items()} for part in parts]
-    return found
+    c = config
+    prompts, notes = prompts_of(records, reads, c.max_prompt)
+    if c.batch_size > len(prompts.ids):
+        raise UserError(
+            f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
+        )
+    multiple = ways * c.microbatches * c.minibatches
+    shared = c.max_prompt + c.samples * c.max_new_tokens
+    longest = max(map(len, batches.examples.tokens)) if mixed else 0
+    row_length = -(-max(shared, longest) // 8) * 8
+    places = max(4 * c.samples, row_length // 8)
+    most = 0
+    if mixed:
+        filled = [
+            pipeline.pack(
+                np.maximum([[batches.examples.length(g) for g in b]], -(-row_length // places)),
+                row_length,
+            )
+            for plan in batches.plans
+            for b in plan
+        ]
+        most = -(-(max(int(p.max()) for p in filled) + 1) // multiple) * multiple
+    bounds = Bounds(
+        c.batch_size,
+        row_length,
+        places,
+        c.samples,
+        most,
+        multiple,
+        c.rollout_epochs,
+        c.minibatches,
+        reads.reader.tokenizer.pad_id,
+    )
+    return Plan(
+        prompts,
+        batches if mixed else None,
+        bounds,
+        c.seed,
+        c.epochs,
+        c.max_prompt,
+        c.max_new_tokens,
+    ), notes
 
 
-def padded(prompts: Sequence[np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """tokens [B, P], padded on the left, and lengths [B]."""
-    tokens = np.full((len(prompts), length), pad_id, np.int32)
-    for row, ids in zip(tokens, prompts, strict=True):
-        row[length - len(ids) :] = ids
-    return {"tokens": tokens, "lengths": np.array([len(p) for p in prompts], np.int32)}
+def prompts_of(
+    records: Sequence[Record], reads: Reads, max_prompt: int
+) -> tuple[Prompts, list[str]]:
+    """The prompts of records with the answers that the data have to them, and notes on what was cut."""
+    ids, notes = language.prompts([r.prompt for r in records], reads, max_prompt)
+    texts = [language.said(r.prompt) for r in records]
+    references = [language.answers(r, compare=False)[0] for r in records]
+    return Prompts(ids, np.arange(len(ids)), texts, references), notes
 
 
-def key_rows(seed: int, step: int, numbers: np.ndarray, samples: int) -> np.ndarray:
-    """Key data uint32 [B, K, 2] of each sample: of (seed, step, prompt, sample) alone."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 3), step)
-    fold = jax.random.fold_in
-    of_prompt = jax.vmap(fold, (None, 0))(key, jnp.asarray(numbers))
-    keys = jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(of_prompt, jnp.arange(samples))
-    return np.asarray(jax.random.key_data(keys))
+def bounds_of_one(config: Any, pad_id: int, ways: int) -> Bounds:
+    """The bounds of batches of one sample a prompt, to be measured and not learned from."""
+    row_length = -(-(config.max_prompt + config.max_new_tokens) // 8) * 8
+    return Bounds(config.batch_size, row_length, 4, 1, 0, ways, 1, 1, pad_id)
+
+
+def settings(config: Any, reads: Reads) -> Settings:
+    """How answers are sampled.
+
+    Raises: UserError on a temperature that is not positive: nothing would be drawn.
+    """
+    if not config.temperature > 0:
+        raise UserError(f"config key 'temperature': must be positive, got {config.temperature}")
+    return Settings(
+        config.max_new_tokens,
+        temperature=config.temperature,
+        stop_tokens=reads.stop_ids,
+        pad_token=reads.reader.tokenizer.pad_id,
+    )

@@ -54,6 +54,11 @@ def opened(records: Sequence[Record], words: int) -> list[Text]:
     return found
 
 
+def said(prompt: Prompt) -> str:
+    """A prompt as a text, a conversation as what was said in it."""
+    return prompt if isinstance(prompt, str) else "\n".join(content for _, content in prompt)
+
+
 def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
     """What a record says to its prompt: the best answer, or with compare all of them, a pair's chosen one first.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.build import model, rollout
+from rmjax.build import model, packed
 from rmjax.data import conversations, language
 from rmjax.data.encode import Reader
 from rmjax.data.fields import Bad
@@ -132,8 +132,8 @@ def _answerer(
         ids += [ids[0]] * (size - len(ids))  # one shape for all batches
         # Few shapes serve all prompts.
         longest = min(max_prompt, -(-max(map(len, ids)) // 32) * 32)
-        batch = rollout.padded(ids, longest, found.tokenizer.pad_id)
-        data = rollout.key_rows(seed, 0, np.arange(first, first + size), samples)
+        batch = packed.padded(ids, longest, found.tokenizer.pad_id)
+        data = packed.key_rows(seed, 0, np.arange(first, first + size), samples)
         keys = jax.random.wrap_key_data(jnp.asarray(data))
         try:
             made = generate(module, variables, batch["tokens"], batch["lengths"], keys, settings)

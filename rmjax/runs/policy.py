@@ -14,7 +14,7 @@ from rmjax import report
 from rmjax.build import policy as build
 from rmjax.build import rollout, training
 from rmjax.build.data import Data
-from rmjax.build.rollout import Texts
+from rmjax.build.packed import Texts
 from rmjax.credit import divergence
 from rmjax.data import language, pipeline
 from rmjax.data.records import Prompt, Record
@@ -95,7 +95,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
 def prompts_of(loaded: Data) -> dict[str, Prompt]:
     """All prompts of the data by their text, as a learned reward is asked of them."""
     records = [*loaded.train, *loaded.validation, *loaded.test]
-    return {build.said(r.prompt): r.prompt for r in records}
+    return {language.said(r.prompt): r.prompt for r in records}
 
 
 def show(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.n
     if not path.exists():
         progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
         answers = [language.answers(r, compare=False)[0] for r in records]
-        prompts = [build.said(r.prompt) for r in records]
+        prompts = [language.said(r.prompt) for r in records]
         found = reward(Texts(prompts, answers, answers, np.ones(len(records), bool)))
         folder.write_array(path, found)
     return np.load(path)
@@ -231,7 +231,7 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
         return likelihood.counted(log_probs(params, examples), examples, records)
 
     def write(params, records) -> sampled.Written:
-        prompts, _ = build.prompts_of(records, parts.reads, config.max_prompt)
+        prompts, _ = rollout.prompts_of(records, parts.reads, config.max_prompt)
         return sampled.write(config, does, params, prompts, rewards, parts)
 
     return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)

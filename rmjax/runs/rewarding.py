@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from rmjax import lookup
-from rmjax.build.rollout import Texts
+from rmjax.build.packed import Texts
 from rmjax.data.records import Prompt, RatedText
 from rmjax.errors import UserError
 from rmjax.rewards import REWARDS

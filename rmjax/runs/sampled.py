@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rmjax.build import packed, rollout
 from rmjax.build import policy as build
-from rmjax.build import rollout
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
 from rmjax.runs import folder
@@ -39,7 +39,7 @@ class Written(NamedTuple):
 
 def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
     """What a rollout does, compiled for the run's layout."""
-    settings, layout = build.settings(config, parts.reads), parts.layout
+    settings, layout = rollout.settings(config, parts.reads), parts.layout
     pad_id = parts.reads.reader.tokenizer.pad_id
 
     def draw(params, frozen, batch):
@@ -56,8 +56,8 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
 
     def sample(params, prompts, step, count):
-        batch = rollout.padded(prompts.ids, config.max_prompt, pad_id)
-        batch["keys"] = rollout.key_rows(config.seed, step, prompts.number, count)
+        batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
+        batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
         return drawn(params, parts.frozen, layout.put_batch(batch))
 
     given = lambda params, frozen: lambda batch: measured(params, frozen, layout.put_batch(batch))
@@ -73,7 +73,7 @@ def write(
     config: Any,
     does: rollout.Functions,
     params: Any,
-    prompts: rollout.Prompts,
+    prompts: packed.Prompts,
     rewards: Mapping[str, Reward],
     parts: build.Parts,
 ) -> Written:
@@ -82,7 +82,7 @@ def write(
     Prompts go in batches of one size, the last filled up with repeated ones.
     """
     tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
-    bounds = build.bounds_of_one(config, parts)
+    bounds = rollout.bounds_of_one(config, tokenizer.pad_id, parts.layout.ways)
     texts, found = [], []
     values: dict[str, list[np.ndarray]] = {name: [] for name in rewards}
     for start in range(0, len(prompts.ids), size):
@@ -90,11 +90,11 @@ def write(
         real = min(size, len(prompts.ids) - start)
         own = prompts.take(at)
         samples = does.sample(params, own, KEYS, 1)
-        batch = rollout.lay(rollout.as_examples(samples, own), size, bounds)
-        where = rollout.Places.of(batch, size, samples.tokens.shape[2])
+        batch = packed.lay(packed.as_examples(samples, own), size, bounds)
+        where = packed.Places.of(batch, size, samples.tokens.shape[2])
         now = where.unpack(does.measure(params, batch)["log_probs"])
         before = where.unpack(does.reference(batch)["log_probs"])
-        said = rollout.as_texts(samples, own, tokenizer)
+        said = packed.as_texts(samples, own, tokenizer)
         for name, reward in rewards.items():
             values[name].append(reward(said)[:real])
         texts += said.completions[:real]

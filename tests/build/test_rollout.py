@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import credit, rollout
+from rmjax.build import credit, packed, rollout
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
@@ -13,7 +13,7 @@ from rmjax.sampling.generate import Samples
 
 BYTES = Tokenizer.bytes()
 B, K, C = 6, 2, 5
-BOUNDS = rollout.Bounds(B, 24, 8, K, 0, 4, 2, 2, 0)
+BOUNDS = packed.Bounds(B, 24, 8, K, 0, 4, 2, 2, 0)
 
 
 def ids(said):
@@ -21,7 +21,7 @@ def ids(said):
 
 
 SAID = [f"{'ab' * (i % 3)}{i}" for i in range(20)]
-PROMPTS = rollout.Prompts([ids(t) for t in SAID], np.arange(20), SAID, [f"r{i}" for i in range(20)])
+PROMPTS = packed.Prompts([ids(t) for t in SAID], np.arange(20), SAID, [f"r{i}" for i in range(20)])
 
 
 def data(count=9, seed=0):
@@ -94,11 +94,11 @@ def test_an_item_twice_gives_the_same_batches_and_steps_differ():
 
 
 def test_keys_are_of_seed_step_prompt_and_sample_alone():
-    keys = rollout.key_rows(0, 3, np.array([5, 9, 2]), 2)
+    keys = packed.key_rows(0, 3, np.array([5, 9, 2]), 2)
     assert keys.shape == (3, 2, 2) and len({tuple(k) for k in keys.reshape(-1, 2).tolist()}) == 6
-    np.testing.assert_array_equal(rollout.key_rows(0, 3, np.array([9]), 1)[0, 0], keys[1, 0])
+    np.testing.assert_array_equal(packed.key_rows(0, 3, np.array([9]), 1)[0, 0], keys[1, 0])
     for seed, step in ((0, 4), (1, 3)):
-        assert np.all(np.any(rollout.key_rows(seed, step, np.array([5, 9, 2]), 2) != keys, axis=2))
+        assert np.all(np.any(packed.key_rows(seed, step, np.array([5, 9, 2]), 2) != keys, axis=2))
 
 
 def test_parts_of_a_rollout_are_the_whole_once_an_epoch():
@@ -122,7 +122,7 @@ def test_each_sample_is_where_its_reward_and_its_credit_are():
     item = runs.item(2)
     (batch, *_), _, told = prepared(item, own, BOUNDS._replace(minibatches=1))
     samples = sample(2.0, item.prompts, 2, K)
-    texts = rollout.as_texts(samples, item.prompts, BYTES)
+    texts = packed.as_texts(samples, item.prompts, BYTES)
     assert texts.prompts[2] == texts.prompts[3] == SAID[item.prompts.number[1]]
     assert texts.references[3] == f"r{item.prompts.number[1]}"
     reward, seen = length(texts), []
@@ -174,18 +174,16 @@ def test_a_policy_too_far_from_the_first_one_stops_the_run():
 def test_unpacking_is_the_inverse_of_packing():
     runs, _ = plan()
     item = runs.item(1)
-    made = rollout.joined(
-        rollout.as_examples(sample(1.0, item.prompts, 1, K), item.prompts), data()
-    )
-    batch = rollout.lay(made, B, BOUNDS._replace(data_rows=8))
-    where = rollout.Places.of(batch, B * K, C)
+    made = packed.joined(packed.as_examples(sample(1.0, item.prompts, 1, K), item.prompts), data())
+    batch = packed.lay(made, B, BOUNDS._replace(data_rows=8))
+    where = packed.Places.of(batch, B * K, C)
     rng = np.random.default_rng(0)
     tokens, texts = rng.normal(size=(B * K, C)).astype(np.float32), rng.normal(size=B * K)
-    packed = where.packed({"tokens": tokens, "texts": texts})
-    np.testing.assert_array_equal(where.unpack(packed["tokens"]), tokens * where.mask)
-    assert np.count_nonzero(packed["tokens"]) == where.mask.sum() == batch["token_weight"].sum()
-    assert np.count_nonzero(packed["texts"]) == B * K
-    assert np.all((packed["tokens"] != 0) == (batch["token_weight"] > 0))
+    there = where.packed({"tokens": tokens, "texts": texts})
+    np.testing.assert_array_equal(where.unpack(there["tokens"]), tokens * where.mask)
+    assert np.count_nonzero(there["tokens"]) == where.mask.sum() == batch["token_weight"].sum()
+    assert np.count_nonzero(there["texts"]) == B * K
+    assert np.all((there["tokens"] != 0) == (batch["token_weight"] > 0))
 
 
 def test_texts_of_the_data_count_for_likelihood_alone_and_as_they_weigh():
@@ -231,10 +229,10 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
 
 
 def test_prompts_are_padded_on_the_left():
-    batch = rollout.padded([np.array([5]), np.array([6, 7, 8])], 3, 9)
+    batch = packed.padded([np.array([5]), np.array([6, 7, 8])], 3, 9)
     assert batch["tokens"].tolist() == [[9, 9, 5], [6, 7, 8]] and batch["lengths"].tolist() == [
         1,
         3,
     ]
-    assert rollout.quantized(1, BOUNDS) == 4 and rollout.quantized(5, BOUNDS) == 8
+    assert packed.quantized(1, BOUNDS) == 4 and packed.quantized(5, BOUNDS) == 8
     assert jnp.asarray(batch["tokens"]).dtype == jnp.int32

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rmjax.build.rollout import Texts
+from rmjax.build.packed import Texts
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.runs import rewarding, scoring
