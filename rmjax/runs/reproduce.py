@@ -15,8 +15,8 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
     Args:
       table: name of the table: vader_table4.
       workdir: folder to write to; default: runs/tables/NAME.
-      runs: folders of finished reward runs on human ratings whose models are added as rows, separated
-        by commas; default: those in runs/.
+      runs: folders of finished reward runs on human ratings whose models are added as rows, separated by commas;
+        several joined by + are one row, the mean of their predicted ratings; default: those in runs/, one by one.
 
     Returns: {"table": its name, "rows": its records}.
     Raises: UserError on an unknown table, or naming the folder that is no such run.
@@ -24,8 +24,9 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
     if table not in TABLES:
         raise UserError(f"--table: there is no {table!r}; known: {', '.join(sorted(TABLES))}")
     home = Path(workdir or f"runs/tables/{table}")
-    named = [Path(name.strip()) for name in runs.split(",") if name.strip()]
-    folders = named or _finished(Path("runs"))
+    parts = [entry.split("+") for entry in runs.split(",") if entry.strip()]
+    named = [[Path(name.strip()) for name in entry] for entry in parts]
+    folders = named or [[home] for home in _finished(Path("runs"))]
     progress.CONSOLE.print(f"making {table}: under a minute")
     made = TABLES[table](folders)
     for ending, text in FORMATS.items():

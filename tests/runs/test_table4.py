@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
 from rmjax.build import data
@@ -92,6 +93,33 @@ def test_models_are_rows_in_and_across_domains(made):
         d: f"{name}: {'in' if d == 'movie' else 'cross'}-domain" for d in ENGINE
     }
     assert rows[0]["r"] == 0.95 and pick(rows, domain="nyt")[0]["r"] is None
+
+
+def test_a_committee_is_the_mean_of_what_its_runs_predict(tmp_path, held_out):
+    test, homes = data.human_ratings().test, []
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(size=(2, len(test)))
+    for i, own in enumerate(predicted):
+        homes.append(finished_run(tmp_path / f"run{i}", held_out))
+        lines = [
+            {"domain": r.domain, "id": r.id, "predicted": float(p)}
+            for r, p in zip(test, own, strict=True)
+        ]
+        rng.shuffle(lines)  # found by domain and id, not by place
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (homes[-1] / "predictions.jsonl").write_text(text)
+    rows = vader_table4.committee_rows(homes, test)
+    for row in rows:
+        at = [i for i, r in enumerate(test) if r.domain == row["domain"]]
+        mean, rating = predicted.mean(0)[at], [test[i].rating for i in at]
+        assert row["r"] == pytest.approx(np.corrcoef(mean, rating)[0, 1]) and row["n"] == len(at)
+        assert row["r_low"] < row["r"] < row["r_high"]
+    both = f"{homes[0]} + {homes[1]}"
+    names = f"{homes[0]}, {homes[0]}+{homes[1]}"
+    found = reproduce.run(table="vader_table4", workdir=str(tmp_path / "out"), runs=names)["rows"]
+    assert len(pick(found, run=both)) == len(pick(found, run=str(homes[0]))) == 4
+    with pytest.raises(UserError, match="absent holds no results.json"):
+        vader_table4.committee_rows([homes[0], tmp_path / "absent"], test)
 
 
 def test_four_files_hold_the_same_table(made):

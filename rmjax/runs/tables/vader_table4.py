@@ -45,21 +45,25 @@ NOTES = (
 )
 
 
-def make(runs: Sequence[Path]) -> Table:
+def make(runs: Sequence[Sequence[Path]]) -> Table:
     """The table of all texts, of the held-out ones, and of the models of finished reward runs on human ratings.
 
+    runs: folders; several together are a committee, whose score is the mean of their predicted ratings.
     Raises: UserError naming the folder that is no such run.
     """
     loaded = data.human_ratings()
     split = lambda records: [cast(RatedText, r) for r in records]
     test = split(loaded.test)
-    models = [row for home in runs for row in model_rows(home, fingerprint(test))]
+    held = fingerprint(test)
+    models = []
+    for homes in runs:
+        models += model_rows(homes[0], held) if len(homes) == 1 else committee_rows(homes, test)
     everything = split([*loaded.train, *loaded.validation, *loaded.test])
     records = []
     for domain in DOMAINS:
         records += paper_rows("all", [r for r in everything if r.domain == domain])
-        held_out = [r for r in test if r.domain == domain]
-        records += paper_rows("held out", held_out) + bar_rows(held_out)
+        own = [r for r in test if r.domain == domain]
+        records += paper_rows("held out", own) + bar_rows(own)
         records += [row for row in models if row["domain"] == domain]
     title = "Agreement with the mean human rating (Hutto & Gilbert 2014, Table 4)"
     return Table(title, COLUMNS, records, NOTES)
@@ -115,6 +119,48 @@ def model_rows(home: Path, held_out: str) -> Iterator[Record]:
     held_out: fingerprint of the held-out texts, which must be those of the run.
     Raises: UserError naming the folder if it is no finished reward run on these human ratings.
     """
+    results, config = _checked(home, held_out)
+    for domain in DOMAINS:
+        figure = results["metrics"][f"{domain}/pearson"]
+        where = "in-domain" if domain in results["trained_domains"] else "cross-domain"
+        yield {
+            "domain": domain,
+            "split": "held out",
+            "who": f"{config['loss']}, {config['data']}: {where}",
+            **{f"r{end}": figure[k] for end, k in (("", "value"), ("_low", "low"), ("_high", "high"))},
+            "n": figure["n"],
+            "documents": figure["documents"],
+            "seeds": results["seeds"],
+            "run": str(home),
+        }  # fmt: skip
+
+
+def committee_rows(homes: Sequence[Path], test: Sequence[RatedText]) -> list[Record]:
+    """The rows of several runs together, one a domain: the mean of the ratings that they predict.
+
+    A run's predicted rating is its score on the raters' scale, by the line that fits its validation texts best; of a
+    run of several seeds, the first one's.
+    Raises: as `model_rows`.
+    """
+    held_out, total = fingerprint(test), np.zeros(len(test))
+    for home in homes:
+        _checked(home, held_out)
+        lines = folder.read_lines(home / "predictions.jsonl")
+        found = {(line["domain"], line["id"]): line["predicted"] for line in lines}
+        total += [found[r.domain, r.id] for r in test]
+    rows = []
+    for domain in DOMAINS:
+        at = [i for i, r in enumerate(test) if r.domain == domain]
+        records = [test[i] for i in at]
+        resamples = statistics.resample([r.document for r in records])
+        r = ranking.pearson(total[at], np.array([r.rating for r in records]), resamples)
+        row = _row(f"mean of the {len(homes)} runs named", "held out", records, {"r": r})
+        rows.append(row | {"run": " + ".join(map(str, homes))})
+    return rows
+
+
+def _checked(home: Path, held_out: str) -> tuple[Record, Record]:
+    """results.json and config.json of a run that the table can use; else as `model_rows` says."""
     results = folder.finished(home)
     if results is None:
         raise UserError(
@@ -129,19 +175,7 @@ def model_rows(home: Path, held_out: str) -> Iterator[Record]:
         raise UserError(
             f"{home} was judged on other held-out texts than today's; train it anew in a new folder"
         )
-    for domain in DOMAINS:
-        figure = results["metrics"][f"{domain}/pearson"]
-        where = "in-domain" if domain in results["trained_domains"] else "cross-domain"
-        yield {
-            "domain": domain,
-            "split": "held out",
-            "who": f"{config['loss']}, {config['data']}: {where}",
-            **{f"r{end}": figure[k] for end, k in (("", "value"), ("_low", "low"), ("_high", "high"))},
-            "n": figure["n"],
-            "documents": figure["documents"],
-            "seeds": results["seeds"],
-            "run": str(home),
-        }  # fmt: skip
+    return results, config
 
 
 def verdict(row: Mapping[str, Any]) -> str:
