@@ -18,6 +18,24 @@ from ml_collections import ConfigDict
 
 from rmjax.errors import UserError
 
+
+def _keep_freed_memory() -> None:
+    """Has glibc keep what a step frees for the next one.
+
+    Else large buffers go back to the system after every step, and page faults take about a quarter of a step on CPU.
+    It works only before other libraries start threads, which have memory of their own from then on: so at import,
+    which experiments do first.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mmap_max, trim_threshold, arena_max = -4, -1, -8  # as malloc.h numbers them
+    for option, value in ((mmap_max, 0), (trim_threshold, -1), (arena_max, 1)):
+        mallopt(option, value)
+
+
+_keep_freed_memory()
+
 DEFINE: dict[type, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -34,7 +52,6 @@ def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: 
     Exits with 0; with 2 and one paragraph where the user can mend it; with 130 on an interrupt.
     """
     logging.set_verbosity(logging.ERROR)  # of the libraries below
-    _keep_freed_memory()
     try:
         argv = sys.argv[1:]
         if isinstance(run, Mapping):
@@ -52,19 +69,6 @@ def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: 
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next one.
-
-    Else large buffers go back to the system after every step, and page faults take about a quarter of a step on CPU.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mmap_max, trim_threshold, arena_max = -4, -1, -8  # as malloc.h numbers them
-    for option, value in ((mmap_max, 0), (trim_threshold, -1), (arena_max, 1)):
-        mallopt(option, value)
 
 
 def _choose(

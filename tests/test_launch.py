@@ -244,11 +244,13 @@ def test_a_reader_that_has_seen_enough_is_no_fault_of_ours():
     assert talker.stderr.read() == b"" and talker.wait() == 0
 
 
-def test_a_command_keeps_the_memory_it_frees():
+def test_a_command_keeps_the_memory_it_frees_in_every_thread():
     code = """
 import ctypes
 import resource
+import threading
 from rmjax import launch
+from rmjax.runs import reward  # starts threads
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -265,7 +267,9 @@ def run():
     use()
     before = faults()
     for _ in range(5):
-        use()
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
     print(faults() - before)
 
 launch.main(run)
