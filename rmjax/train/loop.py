@@ -113,7 +113,9 @@ def train(
         for item in batches(start):
             parts, carried, told = prepare(state.params, carried, item)
             for part in parts:
-                state, means = step(state, frozen, layout.put_batch(part))
+                placed = layout.put_batch(part)
+                _settle(window)
+                state, means = step(state, frozen, placed)
                 window.append(_update(means, part, told))
             k += 1
             end = k == steps
@@ -147,6 +149,12 @@ def train(
                 raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")
             clock = time.perf_counter()
     return tally
+
+
+def _settle(window: list["_Update"]) -> None:
+    """On CPU waits for the update before: each that is dispatched takes working memory of its own at once."""
+    if window and jax.default_backend() == "cpu":
+        jax.block_until_ready(window[-1].means)
 
 
 def _check_good(bad_step: np.ndarray) -> None:
