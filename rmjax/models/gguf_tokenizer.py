@@ -65,12 +65,11 @@ def _merges(
 
     Of equal scores the first token is the best (files made from a tokenizer.json have no scores, but its order).
     """
-    best = lambda i: (-scores[i], i)
     normal = [i for i, kind in enumerate(kinds) if kind == _NORMAL]
     pieces = {tokens[i] for i in normal}
     return [
         [whole[:cut], whole[cut:]]
-        for whole in (tokens[i] for i in sorted(normal, key=best))
+        for whole in (tokens[i] for i in sorted(normal, key=lambda i: -scores[i]))
         for cut in range(len(whole) - 1, 0, -1)
         if whole[:cut] in pieces and whole[cut:] in pieces
     ]

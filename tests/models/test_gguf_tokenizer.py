@@ -12,7 +12,7 @@ from rmjax.data.tokenizer import Tokenizer
 from rmjax.models import gguf_tokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/sentencepiece.json").read_text())
-NORMAL, BYTE = 1, 6
+NORMAL, USER_DEFINED, BYTE = 1, 4, 6
 
 
 def read(path, name, **changes):
@@ -83,6 +83,17 @@ def test_of_equal_scores_the_first_token_is_the_best(tmp_path):
     golden = GOLDEN["prefixed"]
     flat = read(tmp_path / "model.gguf", "prefixed", scores=[-1000.0] * len(golden["scores"]))
     assert json.loads(flat) == json.loads(read(tmp_path / "model.gguf", "prefixed"))
+
+
+def test_tokens_of_users_may_be_spelled_with_sentencepieces_space(tmp_path):
+    golden = GOLDEN["bare"]
+    spelled = [
+        token.replace(" ", "\u2581") if kind == USER_DEFINED else token
+        for token, kind in zip(golden["tokens"], golden["types"], strict=True)
+    ]
+    assert spelled != golden["tokens"]
+    found = read(tmp_path / "model.gguf", "bare", tokens=spelled)
+    assert json.loads(found) == json.loads(read(tmp_path / "model.gguf", "bare"))
 
 
 def test_without_bytes_a_run_of_unknown_characters_is_one_unknown_token(tmp_path):
