@@ -43,7 +43,7 @@ def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = Fa
     """Pretrained weights of BERT, RoBERTa, GPT-2, LLaMA, Mistral, Qwen2, Qwen3, Gemma 3 (of text) or T5.
 
     source: "minilm" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or hf://ORG/NAME@REVISION, or a
-      .gguf file of the LLaMA family.
+      .gguf file of LLaMA, Mistral, Qwen2, Qwen3, GPT-2 or Gemma 3.
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     new_head: leave a stored classifier's head out, to train one of another kind.
     """

@@ -218,8 +218,8 @@ EXPORTED_HEAD = Head("score", "dense", "")  # of modeling_rmjax.py; its config.j
 T5_HEAD = Head("classification_head.out_proj", "classification_head.dense", "last")
 
 
-# GGUF's names of the LLaMA family's arrays, as they are stored in safetensors.
-GGUF = (
+# GGUF's names of arrays, as they are stored in safetensors; by architecture.
+_GGUF_LLAMA = (
     ("token_embd", "embed_tokens"),
     ("output_norm", "norm"),
     ("output.", "lm_head."),
@@ -236,3 +236,31 @@ GGUF = (
     (".ffn_up.", ".mlp.up_proj."),
     (".ffn_down.", ".mlp.down_proj."),
 )
+_GGUF_GEMMA3 = (
+    *((a, ".pre_feedforward_layernorm." if a == ".ffn_norm." else b) for a, b in _GGUF_LLAMA),
+    (".post_attention_norm.", ".post_attention_layernorm."),
+    (".post_ffw_norm.", ".post_feedforward_layernorm."),
+)
+_GGUF_GPT2 = (
+    ("token_embd", "wte"),
+    ("position_embd", "wpe"),
+    ("output_norm", "ln_f"),
+    ("output.", "lm_head."),
+    ("blk.", "h."),
+    (".attn_norm.", ".ln_1."),
+    (".attn_qkv.", ".attn.c_attn."),
+    (".attn_output.", ".attn.c_proj."),
+    (".ffn_norm.", ".ln_2."),
+    (".ffn_up.", ".mlp.c_fc."),
+    (".ffn_down.", ".mlp.c_proj."),
+)
+GGUF: Mapping[str, Sequence[tuple[str, str]]] = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3"), _GGUF_LLAMA),
+    "gemma3": _GGUF_GEMMA3,
+    "gpt2": _GGUF_GPT2,
+}
+
+
+def stored_in_gguf(table: Iterable[Name]) -> list[Name]:
+    """A family's table as GGUF has its arrays: every projection as [out, in], norms' scales whole."""
+    return [n._replace(transpose=n.path.endswith("/kernel"), offset=0.0) for n in table]

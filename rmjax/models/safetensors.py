@@ -166,7 +166,7 @@ def rename(
     surplus = {key for key in stored.keys() - wanted if not spare(key)}
     if missing or surplus:
         raise UserError(
-            f"{where} does not fit its config.json: "
+            f"{where} does not fit its config: "
             f"missing {sorted(missing) or 'none'}, surplus {sorted(surplus) or 'none'}"
         )
     params = names.take(stored, table, config.layers)
