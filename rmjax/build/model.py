@@ -162,23 +162,29 @@ def finished(workdir: str) -> Backbone:
         raise UserError(
             f"config key 'model': {workdir} is a reward model's run, not a language model's"
         )
-    held = Path(workdir) / "checkpoints/frozen"
-    params = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
-    params = {
-        k: jnp.asarray(x) for k, x in {**params, **checkpoint.restore(best)["params"]}.items()
-    }
-    adapter = lookup.bind(about["config"]["adapter"], ADAPTERS, key="adapter")()
-    if adapter is not None:
-        params = merge(params, adapter)
+    params = merged(Path(workdir), about)
     template = about["template"] and chat.Template(**about["template"])
     return Backbone(
         Config(**about["transformer"]),
-        {k: np.asarray(x) for k, x in params.items() if not k.startswith("value_")},
+        {k: x for k, x in params.items() if not k.startswith("critic")},
         Tokenizer.from_json(about["tokenizer"]),
         "last",
         template or None,
         stop=about["stop"],
     )
+
+
+def merged(workdir: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The best parameters of a run of one seed by path, those that it never trained among them, adapters merged.
+
+    about: the description of its best checkpoint.
+    """
+    best, held = workdir / "checkpoints/best", workdir / "checkpoints/frozen"
+    found = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
+    params = {k: jnp.asarray(x) for k, x in {**found, **checkpoint.restore(best)["params"]}.items()}
+    adapter = lookup.bind(about["config"]["adapter"], ADAPTERS, key="adapter")()
+    params = params if adapter is None else merge(params, adapter)
+    return {k: np.asarray(x) for k, x in params.items()}
 
 
 MODELS = {f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder)}

@@ -51,21 +51,25 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
 
     def measure(params, frozen, batch):
         offered = run(params, frozen, batch, None)
-        return {name: offered[name] for name in ("log_probs", "values") if name in offered}
+        return {name: offered[name] for name in ("log_probs", "values", "q") if name in offered}
+
+    def predict(params, frozen, batch):
+        return {"log_probs": run(params, frozen, batch, None)["log_probs"]}
 
     drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
+    # Nobody asks the critic of the reference; without one both are the same program.
+    referred = measured if parts.module.critic is None else layout.compile_rows(predict)
 
     def sample(params, prompts, step, count):
         batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
         batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
         return drawn(params, parts.frozen, layout.put_batch(batch))
 
-    given = lambda params, frozen: lambda batch: measured(params, frozen, layout.put_batch(batch))
     return rollout.Functions(
         sample,
         reward,
-        lambda params, batch: given(params, parts.frozen)(batch),
-        given(parts.reference, {}),
+        lambda params, batch: measured(params, parts.frozen, layout.put_batch(batch)),
+        lambda batch: referred(parts.reference, {}, layout.put_batch(batch)),
     )
 
 

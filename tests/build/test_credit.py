@@ -13,7 +13,10 @@ OLD = -np.array([[1, 1, 0], [2, 0, 0], [1, 2, 1], [1, 1, 0]], np.float32)
 REFERENCE = OLD - np.array([[1, 2, 0], [0, 0, 0], [2, 0, 0], [-1, 0, 0]], np.float32)
 KL = np.array([3, 0, 2, -1], np.float32)  # nats of each sample
 REWARD = np.array([1, 2, 3, 8], np.float32)
-KNOWN = {"reward": REWARD, "old_log_probs": OLD, "reference_log_probs": REFERENCE}
+KNOWN = {
+    "reward": REWARD, "stopped": np.array([True, False, True, False]), "old_log_probs": OLD,
+    "sampled_log_probs": OLD, "reference_log_probs": REFERENCE,
+}  # fmt: skip
 
 
 def plan(**more) -> credit.Credit:

@@ -18,6 +18,7 @@ from rmjax.build import packed
 from rmjax.data.examples import Examples
 from rmjax.losses import LOSSES
 from rmjax.models import presets, shardings
+from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.sampling.generate import Samples
@@ -25,7 +26,7 @@ from rmjax.train import forward, objective, parallel, state, step
 
 CONFIG = presets.decoder(vocab_size=40, width=16, layers=1, max_positions=64)
 TRANSFORMER = Transformer(CONFIG)
-POLICY = Policy(TRANSFORMER, critic=True)
+POLICY = Policy(TRANSFORMER, critic=Value())
 TEMPERATURE = 0.7
 LOSS = (
     "mle() + 0.5 * reinforce() + 0.4 * ppo() + 0.3 * clipped_value() + 0.2 * negative_entropy() + 0.3 * grpo()"
@@ -42,7 +43,7 @@ def initialize(key):
     made = state.flatten(POLICY.init(key, one, one - 1, one, one - 1)["params"])
     # Far from uniform, and a critic that says something.
     noise = lambda x: 0.5 * jax.random.normal(key, x.shape)
-    return {k: noise(x) if k.startswith("value_") else 4 * x for k, x in made.items()}
+    return {k: noise(x) if k.startswith("critic") else 4 * x for k, x in made.items()}
 
 
 PARAMS = jax.tree.map(np.asarray, initialize(jax.random.key(0)))
@@ -139,7 +140,7 @@ def alone():
     for row, text in enumerate(EXAMPLES.tokens):
         tokens[row, : len(text)], segments[row, : len(text)] = text, 1
     positions = np.broadcast_to(np.arange(longest, dtype=np.int32), tokens.shape)
-    own = {k: x for k, x in PARAMS.items() if not k.startswith("value_")}
+    own = {k: x for k, x in PARAMS.items() if not k.startswith("critic")}
     model = LanguageModel(TRANSFORMER)
     logits, _ = jax.jit(model.apply)(state.collections(own), tokens, positions, segments)
     log_p = np.asarray(jax.nn.log_softmax(logits / TEMPERATURE))[:, :-1]
