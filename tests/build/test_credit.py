@@ -123,6 +123,13 @@ def test_the_price_follows_the_divergence():
     assert all(type(x) is float for x in carry.values())  # as JSON keeps them
 
 
+def test_policies_of_a_run_are_compared_at_one_price():
+    assert credit.free().charge(3.0) == 0
+    assert credit.fixed(beta=0.5).charge(3.0) == 1.5 and credit.fixed(beta=0.5).charge(-1.0) == -0.5
+    price = credit.adaptive(beta=0.5, target=2.0)
+    assert [price.charge(kl) for kl in (-1.0, 2.0, 3.0)] == [0, 0, 0.5]
+
+
 def test_the_moving_average_is_of_earlier_rollouts():
     own = plan(baseline="moving_average(decay=0.75)", samples=1)
     carry, means = own.start, []

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs.policy import NAMES, get_config
+from rmjax.build import packed, rollout
 from rmjax.build import policy as build
-from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
 from rmjax.train import checkpoint, metrics
@@ -117,6 +117,7 @@ def test_a_policy_goes_on_as_another_runs_start(done):
 CARRIED = {
     "kl": "adaptive(beta=0.1, target=0.01, horizon=30)", "loss": "mle() + 0.5 * reinforce()", "batch_size": 4,
     "baseline": "moving_average(decay=0.5)", "samples": 1, "save_every": 4, "validations": 2, "dropout": 0.1,
+    "reward_shaping": "clip(low=0.0, high=0.9), normalize()",
 }  # fmt: skip
 
 
@@ -141,7 +142,8 @@ def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, broken)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
     carry, other = (checkpoint.about(h / "checkpoints/last")["carry"] for h in (whole, broken))
-    assert carry == other and carry["beta"] != 0.1 and carry["average"] > 0 and carry["seen"] > 0
+    assert carry == other and carry["beta"] != 0.1 and carry["average"] != 0
+    assert carry["running"]["count"] == carry["seen"] > 0
     kept = lambda line: {k: v for k, v in line.items() if k != "tokens_per_second"}
     assert [kept(x) for x in metrics.read(whole)] == [kept(x) for x in metrics.read(broken)]
     for name in ("samples.jsonl", sampled.BY_STEP):
@@ -186,9 +188,31 @@ def test_one_step_of_every_other_objective(name):
     assert 0 < moved < 0.1
 
 
+def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sampled_at():
+    chosen = config("tiny_rloo", temperature=0.5)
+    parts, _, reward = assembled(chosen)
+    prompts = parts.rollouts.item(0).prompts
+    sharp = {k: 3 * x for k, x in parts.reference.items()}
+    parts = parts._replace(reference=sharp)
+    does = sampled.functions(chosen, parts, reward)
+    drawn = does.sample(sharp, prompts, 0, 2)
+    laid = packed.lay(packed.as_examples(drawn, prompts), len(prompts.ids), parts.rollouts.bounds)
+    where = packed.Places.of(laid, len(prompts.ids) * 2, drawn.tokens.shape[2])
+    said = drawn.log_probs.reshape(where.mask.shape) * where.mask
+    for found in (does.reference(laid), does.measure(sharp, laid)):
+        np.testing.assert_allclose(where.unpack(found["log_probs"]), said, atol=1e-4)
+    plain = sampled.functions(config("tiny_rloo"), parts, reward).reference(laid)["log_probs"]
+    assert np.max(np.abs(where.unpack(plain) - said)) > 0.1
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
+        ("tiny_ppo", {"returns": "vtrace()"}, "'returns': advantages of vtrace() hold the ratio that ppo() has"),
+        ("tiny_ppo", {"critic": "q()"}, "'returns': critic='q()' does not learn from 'gae"),
+        ("tiny_ppo", {"loss": "ppo() + q_error()"}, "needs q, q_target, which samples and a critic of actions offer"),
+        ("tiny_ppo", {"critic": "value(workdir='/nowhere')"}, "'critic': /nowhere holds no checkpoints/best"),
+        ("tiny_rloo", {"reward_shaping": "clip()"}, "'reward_shaping': clip() needs low, high"),
         ("tiny_rloo", {"reward": "regexp(pattern='e')"}, "'reward': there is no 'regexp'; did you mean 'regex'"),
         ("tiny_rloo", {"reward": "learned()"}, "'reward': learned needs a reward model; name its run folder"),
         ("tiny_rloo", {"gold": "learned()"}, "'gold': learned needs a reward model"),

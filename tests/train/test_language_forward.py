@@ -199,6 +199,31 @@ def test_log_probs_are_those_of_each_text_alone(bounds):
         )
 
 
+def test_values_of_a_critic_of_actions_are_their_mean_and_only_its_own_slope():
+    rows = {name: jnp.zeros((1, 3), jnp.int32) for name in ("positions", "segments", "source_at")}
+    rows |= {"tokens": jnp.array([[0, 2, 1]]), "target_at": jnp.array([[1, 2, 0]])}
+    rows |= {"score_at": jnp.zeros((1, 1), jnp.int32), "text_of": jnp.zeros((1, 3), jnp.int32)}
+    apply = lambda variables, *inputs: dict(variables["params"])
+    run = forward.language(apply, temperature=TEMPERATURE)
+    rng = np.random.default_rng(1)
+    logits, each = (jnp.asarray(rng.normal(size=(1, 3, 4)), jnp.float32) for _ in range(2))
+    found = run({"logits": logits, "action_values": each}, {}, rows, None)
+    share = jax.nn.softmax(logits / TEMPERATURE)
+    np.testing.assert_allclose(found["values"], jnp.sum(share * each, axis=2), rtol=1e-5)
+    own = np.eye(4)[[2, 1, 0]][None]
+    np.testing.assert_allclose(found["q"], np.sum(own * each, axis=2), rtol=1e-6)
+    assert "action_values" not in found
+    value = lambda p: run(p, {}, rows, None)["values"].sum()
+    slope = jax.grad(value)({"logits": logits, "action_values": each})
+    assert not np.any(slope["logits"])
+    np.testing.assert_allclose(slope["action_values"], share, rtol=1e-5)
+    target = jnp.array([[0.5, -1.0, 2.0]])
+    error = lambda p: LOSSES["q_error"](run(p, {}, rows, None)["q"], target).sum()
+    slope = jax.grad(error)({"logits": logits, "action_values": each})
+    want = own * (found["q"] - target)[..., None]
+    np.testing.assert_allclose(slope["action_values"], want, rtol=1e-5, atol=1e-7)
+
+
 def test_pairs_are_gathered_and_their_places_are_no_scores():
     both = {
         "score_at": jnp.zeros((1, 3), jnp.int32),
