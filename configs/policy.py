@@ -53,6 +53,7 @@ OBJECTIVES = {
         "baseline": "no_baseline()",
         "critic": "q()",
         "returns": "expected_sarsa(discount=1.0)",
+        "whiten": False,  # a critic that knows nothing yet is small, and its advantages should be
         "samples": 2,
     },
     "ppo": {

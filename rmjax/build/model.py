@@ -21,6 +21,7 @@ from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
 from rmjax.models.lora import merge
+from rmjax.models.policy import CRITIC
 from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train import checkpoint
 from rmjax.train.state import gather, unflatten
@@ -166,7 +167,7 @@ def finished(workdir: str) -> Backbone:
     template = about["template"] and chat.Template(**about["template"])
     return Backbone(
         Config(**about["transformer"]),
-        {k: x for k, x in params.items() if not k.startswith("critic")},
+        {k: x for k, x in params.items() if not k.startswith(CRITIC)},
         Tokenizer.from_json(about["tokenizer"]),
         "last",
         template or None,

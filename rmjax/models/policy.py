@@ -10,6 +10,8 @@ from jaxtyping import Array, Int
 from rmjax.models.critics import ActionValue, Value
 from rmjax.models.transformer import LanguageModel, Transformer
 
+CRITIC = "critic"  # begins the paths of parameters that no language model has
+
 
 class Policy(LanguageModel):
     """A language model for training: what its losses read of the tokens to predict in packed rows."""

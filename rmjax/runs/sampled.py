@@ -14,6 +14,7 @@ from rmjax.build import packed, rollout
 from rmjax.build import policy as build
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
+from rmjax.models.policy import CRITIC
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
 from rmjax.sampling.generate import generate
@@ -43,7 +44,8 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     pad_id = parts.reads.reader.tokenizer.pad_id
 
     def draw(params, frozen, batch):
-        variables = collections({**params, **frozen})
+        every = {**params, **frozen}
+        variables = collections({k: x for k, x in every.items() if not k.startswith(CRITIC)})
         keys = jax.random.wrap_key_data(batch["keys"])
         return generate(parts.sampler, variables, batch["tokens"], batch["lengths"], keys, settings)
 

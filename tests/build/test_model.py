@@ -139,7 +139,7 @@ def test_a_reward_model_may_start_from_a_trained_policy(tmp_path):
         "config": {"adapter": "none()"}, "tokenizer": fresh.tokenizer.to_json(), "template": None,
         "transformer": model.describe(fresh.config), "stop": "</s>",
     }  # fmt: skip
-    critic = {"value_kernel": jnp.ones(16), "value_bias": jnp.zeros(())}
+    critic = {"critic/kernel": jnp.ones(16), "critic_transformer/tokens": jnp.zeros((2, 2))}
     save = lambda name, about: checkpoint.save(
         tmp_path / name / "checkpoints/best", 1, {"params": {**params, **critic}}, about
     )

@@ -15,7 +15,8 @@ from rmjax.build import packed, rollout
 from rmjax.build import policy as build
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
-from rmjax.train import checkpoint, metrics
+from rmjax.train import checkpoint, loop, metrics
+from tests.build.test_critic import saved
 
 SMALL = {
     "policy": "tiny_decoder(width=16, layers=1)", "data": "synthetic_ratings(count=80)", "parallel": "one_device()",
@@ -163,9 +164,33 @@ def assembled(chosen):
     return parts, plan, reward
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_one_step_of_every_other_objective(name):
-    chosen = config(name)
+VTRACE = {"returns": "vtrace(discount=0.99)", "rollout_epochs": 2, "minibatches": 2}
+SHAPED = {"reward_shaping": "stop_or_penalty(), normalize()", "samples": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        *((name, {}) for name in OTHERS),
+        ("tiny_actor_critic", VTRACE),
+        ("tiny_actor_critic", SHAPED),
+    ],
+)
+def test_one_step_of_every_other_objective(name, lines):
+    take_steps(config(name, **lines))
+
+
+def test_a_critic_starts_from_a_reward_model_and_is_trained_beside_the_policy(tmp_path):
+    saved(tmp_path)
+    parts, known, moved = take_steps(config("tiny_ppo", critic=f"value(workdir={str(tmp_path)!r})"))
+    assert np.ptp(known["old_values"][known["token_weight"] > 0]) > 0.01
+    assert "critic_transformer/tokens" in parts.reference
+    assert moved["critic/kernel"] > 0 and moved["critic_transformer/blocks/up/kernel"] > 0
+    assert moved["transformer/blocks/up/kernel"] > 0
+
+
+def take_steps(chosen):
+    """Two, on a rollout's first and last batch; gives parts, the first batch, and how far each path moved."""
     parts, plan, reward = assembled(chosen)
     first = {k: np.array(x) for k, x in parts.state.params.items()}
     made = [parts.batches[0]]
@@ -179,13 +204,16 @@ def test_one_step_of_every_other_objective(name):
     elif any("reference" in n or n == "kto_point" for n in plan.reads):
         refer = policy._referring(parts, policy._tools(chosen, parts, {}), plan.reads)
         made, _, _ = refer(parts.state.params, {}, made[0])
-    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(made[0]))
+    begun = made[0]
+    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(begun))
     assert int(state.bad_step) == -1
     assert math.isfinite(float(means["loss"].value)) and float(means["grad_norm"].value) > 0
     # The schedule warms up: a first step moves little, and not at all where it starts at 0.
-    state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(made[-1]))
-    moved = max(float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first)
-    assert 0 < moved < 0.1
+    ended = loop.unfolded(made[-1], state.params)[-1]
+    state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(ended))
+    moved = {k: float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first}
+    assert 0 < max(moved.values()) < 0.1
+    return parts, begun, moved
 
 
 def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sampled_at():
