@@ -42,8 +42,8 @@ def value(*, workdir: str = "") -> Critic:
     """V(s), linear in the policy's hidden states and 0 at first.
 
     workdir: a finished run of experiments.train_reward over the policy's tokenizer, with model="trained(...)" or
-      "tiny_decoder()". The critic is then a transformer of its own, trained beside the policy, and its values start as
-      the scores that the reward model gives a text that ends there.
+      "tiny_decoder()". The critic is then a transformer of its own, trained whole beside the policy or its adapter, and
+      its values start as the scores that the reward model gives a text that ends there.
     """
     return Critic(("values",), lambda shape, dtype: Value(), workdir)
 

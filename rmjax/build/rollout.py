@@ -162,8 +162,9 @@ def prepare(
             return packed.split(batch | where.packed(again), bounds, rng)
 
         parts: list[loop.Part] = [*packed.split(batch, bounds, rng)]
+        anew = credit.again and "values" in known
         for _ in range(1, bounds.epochs):
-            parts += [renewed] if credit.again else packed.split(batch, bounds, rng)
+            parts += [renewed] if anew else packed.split(batch, bounds, rng)
         return parts, carry, told
 
     return made

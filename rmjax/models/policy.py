@@ -17,9 +17,8 @@ class Policy(LanguageModel):
     """A language model for training: what its losses read of the tokens to predict in packed rows."""
 
     critic: Value | ActionValue | None = None
-    critic_transformer: Transformer | None = (
-        None  # whose hidden states the critic reads; None: the policy's
-    )
+    # What the critic reads; None: the policy's transformer.
+    critic_transformer: Transformer | None = None
 
     @nn.compact
     def __call__(
