@@ -45,13 +45,21 @@ OBJECTIVES = {
     "actor_critic": {
         "loss": "policy_gradient() + 0.5 * squared_value() + 0.001 * negative_entropy()",
         "baseline": "no_baseline()",
-        "critic": True,
+        "critic": "value()",
         "samples": 1,
+    },
+    "q_values": {
+        "loss": "policy_gradient() + 0.5 * q_error() + 0.001 * negative_entropy()",
+        "baseline": "no_baseline()",
+        "critic": "q()",
+        "returns": "expected_sarsa(discount=1.0)",
+        "whiten": False,  # a critic that knows nothing yet is small, and its advantages should be
+        "samples": 2,
     },
     "ppo": {
         "loss": "ppo(clip=0.2) + 0.1 * clipped_value(clip=0.2)",
         "baseline": "no_baseline()",
-        "critic": True,
+        "critic": "value()",
         "samples": 2,
         "rollout_epochs": 2,
         "minibatches": 2,
@@ -163,7 +171,10 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.epochs = 1.0
     c.policy = "gpt()"  # gpt, pretrained(source=), trained(workdir=), tiny_decoder
     c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)"
-    c.critic = False  # values beside the logits, by a linear layer
+    # What states are worth: none, value, q (of every next token; returns="expected_sarsa(discount=1.0)"), linear in the
+    # policy's hidden states; or value(workdir='runs/rm'): a transformer of its own, that of a reward model over the
+    # policy's tokenizer, trained in the same step.
+    c.critic = "none()"
     c.dropout = 0.0
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
@@ -174,13 +185,18 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
         "",
         "",
     )  # a sum of rewards, such as "learned()"; the run folder that it asks
+    # What becomes of rollouts' rewards before they are learned from, in this order, such as
+    # "stop_or_penalty(penalty=-1.0), clip(low=-5.0, high=5.0), normalize()", or length_penalty(coef=). Figures of
+    # validation and judgment are of the reward as it is.
+    c.reward_shaping = ""
     c.gold, c.gold_model = "", ""  # another one that is only watched
     c.kl = (
         "free()"  # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs
     )
     c.max_kl = 100.0  # nats a text from the first policy, beyond which the run stops
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
-    c.returns = "gae(discount=1.0, decay=0.95)"  # of tokens, with a critic
+    # Of tokens, with a critic: gae, lambda_returns, n_step(steps=), vtrace (made anew each epoch), expected_sarsa
+    c.returns = "gae(discount=1.0, decay=0.95)"
     c.whiten = True  # advantages of tokens, with a critic
     c.weights = "evenly()"  # exp_weights(beta=), boltzmann_weights(temperature=), keep_best, keep_above(quantile=)
     c.rollout_epochs, c.minibatches = (
@@ -200,7 +216,10 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.frozen = ""  # regular expression of parameter paths that stay as they are
     c.parallel = "auto()"  # auto, one_device, pmap, mesh(data=, fsdp=, tensor=)
     c.microbatches = 1
-    c.validations = 4  # how often in the run; the best by validation is kept
+    # How often in the run. The best is kept: by log-probability of the texts; with a reward by that less what
+    # divergence costs by kl="fixed()". adaptive() charges nats beyond its target, at its first price, so that one
+    # measure holds all along.
+    c.validations = 4
     c.log_every, c.save_every = 10, 200  # steps
     c.update(NAMES[name])
     return c

@@ -71,6 +71,21 @@ def terms(spec: str, names: Table, *, key: str) -> list[Term]:
     return found
 
 
+def sequence(spec: str, names: Table, *, key: str) -> list[Term]:
+    """The terms of a sequence such as "stop_or_penalty(), clip(low=-5.0, high=5.0)", in its order; [] of "".
+
+    Raises: UserError as `bind`, or where a term is named twice.
+    """
+    if not spec.strip():
+        return []
+    whole = _expression(spec, key)
+    nodes = whole.elts if isinstance(whole, ast.Tuple) else [whole]
+    found = [_bind(node, spec, names, key) for node in nodes]
+    if len({t.name for t in found}) < len(found):
+        raise UserError(f"config key '{key}': {spec!r} names something more than once")
+    return found
+
+
 def arrays(function: Callable) -> dict[str, bool]:
     """The names of a function's positional arguments, each with whether it is required."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -130,3 +130,18 @@ def test_a_table_holds_what_the_modules_define():
     assert lookup.table(one, two) == {"mse": one.mse, "flat": two.flat}
     with pytest.raises(ValueError, match="mse is defined in one and three"):
         lookup.table(one, module("three", mse=mse))
+
+
+def test_a_sequence_keeps_its_order():
+    found = lookup.sequence("flat(), mse(scale=2.0)", NAMES, key="shape")
+    assert [term.name for term in found] == ["flat", "mse"]
+    assert found[1].function(1, 2) == ("mse", 1, 2, 2.0, "")
+    assert [t.name for t in lookup.sequence("mse()", NAMES, key="shape")] == ["mse"]
+    assert lookup.sequence(" ", NAMES, key="shape") == []
+    for spec, message in (
+        ("mse(), mse(scale=2.0)", "names something more than once"),
+        ("mse() + flat()", "cannot read"),
+        ("mse(), ms()", "did you mean 'mse'"),
+    ):
+        with pytest.raises(UserError, match=f"config key 'shape': .*{re.escape(message)}"):
+            lookup.sequence(spec, NAMES, key="shape")

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
+from rmjax.build import shaping
+from rmjax.build.returns import RETURNS
+from rmjax.build.shaping import Shaping
 from rmjax.credit import baselines, divergence, returns, weights
 from rmjax.errors import UserError
 
@@ -20,6 +23,14 @@ class Price(NamedTuple):
     beta: float
     target: float = 0.0
     horizon: int = 10_000
+
+    def charge(self, kl: float) -> float:
+        """What a policy `kl` nats a text from the reference is charged where policies of one run are compared.
+
+        One definition for the whole run, so that the best of its states is the best by one measure: `beta` a nat; of
+        `adaptive`, whose price moves to keep the divergence at `target`, the first price of each nat beyond that.
+        """
+        return self.beta * (max(kl - self.target, 0.0) if self.target else kl)
 
 
 def free() -> Price:
@@ -70,7 +81,6 @@ GROUPED = {
     )
 }
 BASELINES = {**GROUPED, "moving_average": moving_average}
-RETURNS = {f.__name__: f for f in (returns.gae,)}
 WEIGHTS = {
     f.__name__: f
     for f in (
@@ -84,7 +94,10 @@ WEIGHTS = {
 
 
 class Credit(NamedTuple):
-    """credit(known, mask, carry) -> (arrays [N] or [N, C] for the batch, carry, figures to log)."""
+    """credit(known, mask, carry) -> (arrays [N] or [N, C] for the batch, carry, figures to log).
+
+    again: whether credit of tokens is made anew by `tokens` before each further epoch over a rollout.
+    """
 
     samples: int
     price: Price
@@ -93,31 +106,38 @@ class Credit(NamedTuple):
     returns: Callable[..., Any]
     whiten: bool
     weigh: Callable[..., Any] | None
+    shape: Shaping
+    again: bool
 
     @property
-    def start(self) -> dict[str, float]:
-        """The carry before the first step."""
-        return {"beta": self.price.beta, "average": 0.0, "seen": 0.0}
+    def start(self) -> dict[str, Any]:
+        """The carry before the first step, as JSON keeps it."""
+        return {"beta": self.price.beta, "average": 0.0, "seen": 0.0, **self.shape.start}
 
     def __call__(
         self, known: Mapping[str, np.ndarray], mask: np.ndarray, carry: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
-        """known: reward [N]; old_log_probs, reference_log_probs and with a critic values [N, C]. mask: [N, C]."""
+        """Of one rollout. mask: [N, C], 1 on the tokens of each text.
+
+        known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
+        of actions q; sampled_log_probs, what was said when they were drawn.
+        """
         old, beta = known["old_log_probs"], float(carry["beta"])
         reference = known["reference_log_probs"]
-        k1 = divergence.k1(jnp.array(old), jnp.array(reference)) * mask
-        kl = np.asarray(jnp.sum(k1, axis=1))
-        reward = np.asarray(known["reward"], np.float32)
+        kl = (self._nats(known) * mask).sum(1)
+        reward, carry = self.shape(known["reward"], mask.sum(1), known["stopped"], carry)
         paid = (reward - beta * kl).astype(np.float32)
         advantage = self._advantage(paid, carry)
         arrays = {
             "reward": reward,
             "advantage": advantage,
+            "advantages": _spread(advantage, mask),
             "old_log_probs": old,
             "reference_log_probs": reference,
             "standard_rewards": _spread(baselines.standardize(jnp.array(reward)), mask),
-            **self._tokens(known, reward, advantage, np.asarray(k1), mask, beta),
         }
+        if "values" in known:
+            arrays |= self.tokens({**known, "reward": reward}, mask, beta)
         if self.weigh is not None:
             arrays["reward_weight"] = _spread(self._weights(reward, old.sum(1)), mask)
         k3 = np.asarray(divergence.k3(jnp.array(old), jnp.array(reference)) * mask)
@@ -127,6 +147,8 @@ class Credit(NamedTuple):
             "rollout/beta": beta,
             "rollout/reward_deviation": float(reward.std()),
         }
+        if self.shape.steps:
+            told["rollout/shaped_reward"] = float(reward.mean())
         return arrays, self._after(carry, paid, float(kl.mean())), told
 
     def of_texts(self, reward: np.ndarray) -> np.ndarray:
@@ -141,19 +163,30 @@ class Credit(NamedTuple):
             return np.asarray(baselines.moving_average(grouped, level)).ravel()
         return np.asarray(self.compare(grouped)).ravel()
 
-    def _tokens(self, known, reward, advantage, k1, mask, beta) -> dict[str, np.ndarray]:
-        """Advantages and, with a critic, returns and its values, of tokens [N, C]."""
-        if "values" not in known:
-            return {"advantages": _spread(advantage, mask)}
-        values = jnp.array(known["values"])
-        paid = returns.token_rewards(jnp.array(reward), jnp.array(k1), jnp.array(mask), beta=beta)
-        gained = self.returns(paid, values, jnp.array(mask))
-        made = baselines.whiten(gained, jnp.array(mask)) if self.whiten else gained
-        return {
-            "advantages": np.asarray(made),
-            "returns": np.asarray(gained + values * mask),
-            "old_values": known["values"],
-        }
+    def tokens(
+        self, known: Mapping[str, np.ndarray], mask: np.ndarray, beta: float
+    ) -> dict[str, np.ndarray]:
+        """Advantages and a critic's targets, of tokens [N, C].
+
+        known: of `__call__`, the reward shaped. log_probs: by the policy as it is now, where that is no longer the one
+        of old_log_probs; values and q are then of now too.
+        """
+        offered = {name: jnp.array(known[name]) for name in ("values", "q") if name in known}
+        offered["mask"] = jnp.array(mask)
+        offered["rewards"] = returns.token_rewards(
+            jnp.array(known["reward"]), jnp.array(self._nats(known)), offered["mask"], beta=beta
+        )
+        now = known.get("log_probs", known["old_log_probs"])
+        offered["log_ratios"] = jnp.array(now - known["sampled_log_probs"])
+        found = self.returns(**{name: offered[name] for name in lookup.arrays(self.returns)})
+        gained = found.advantages
+        made = baselines.whiten(gained, offered["mask"]) if self.whiten else gained
+        told = {"advantages": made, "old_values": known["values"], **found.targets}
+        return {name: np.asarray(x) for name, x in told.items()}
+
+    def _nats(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        old, reference = (jnp.array(known[f"{who}_log_probs"]) for who in ("old", "reference"))
+        return np.asarray(divergence.k1(old, reference))
 
     def _weights(self, reward: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
         assert self.weigh is not None
@@ -204,16 +237,18 @@ def plan(config: Any) -> Credit:
             bind("returns", RETURNS),
             config.whiten,
             weigh,
+            shaping.plan(config),
+            again=named("returns") == "vtrace",
         )
         if config.samples:
             reward = np.linspace(0, 1, config.batch_size * config.samples, dtype=np.float32)
             one = np.ones((len(reward), 1), np.float32)
-            tokens = dict.fromkeys(("old_log_probs", "reference_log_probs", "values"), -one)
-            known = {"reward": reward, **tokens}
+            names = ("old_log_probs", "reference_log_probs", "sampled_log_probs", "values", "q")
+            known = {"reward": reward, "stopped": reward > 0, **dict.fromkeys(names, -one)}
             made(known, one, made.start)
     except ValueError as error:
         raise UserError(
-            f"config keys 'samples', 'kl', 'baseline', 'returns', 'weights': {error}"
+            f"config keys 'samples', 'kl', 'baseline', 'returns', 'weights', 'reward_shaping': {error}"
         ) from error
     return made
 

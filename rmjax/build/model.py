@@ -21,6 +21,7 @@ from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
 from rmjax.models.lora import merge
+from rmjax.models.policy import CRITIC
 from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train import checkpoint
 from rmjax.train.state import gather, unflatten
@@ -47,12 +48,17 @@ def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = Fa
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     new_head: leave a stored classifier's head out, to train one of another kind.
     """
-    found = stored(source)
-    # A reward model has no use for output embeddings.
-    left_out = ("unembed", "head/") if new_head else ("unembed",)
-    for path in [path for path in found.weights if path.startswith(left_out)]:
-        del found.weights[path]
+    found = _without_output(stored(source))
+    if new_head:
+        kept = {k: w for k, w in found.weights.items() if not k.startswith("head/")}
+        found = found._replace(weights=kept)
     return found._replace(pooling=pooling or found.pooling)
+
+
+def _without_output(found: Backbone) -> Backbone:
+    """Without output embeddings, for which a reward model has no use."""
+    kept = {k: w for k, w in found.weights.items() if not k.startswith("unembed")}
+    return found._replace(weights=kept)
 
 
 def stored(source: str) -> Backbone:
@@ -141,6 +147,11 @@ def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> 
 
 
 def trained(*, workdir: str, pooling: str = "last") -> Backbone:
+    """The transformer and tokenizer of the language model that a run of experiments.optimize_policy trained."""
+    return _without_output(finished(workdir))._replace(pooling=pooling)
+
+
+def finished(workdir: str) -> Backbone:
     """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder."""
     best = Path(workdir) / "checkpoints/best"
     if checkpoint.latest(best) is None:
@@ -152,23 +163,29 @@ def trained(*, workdir: str, pooling: str = "last") -> Backbone:
         raise UserError(
             f"config key 'model': {workdir} is a reward model's run, not a language model's"
         )
-    held = Path(workdir) / "checkpoints/frozen"
-    params = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
-    params = {
-        k: jnp.asarray(x) for k, x in {**params, **checkpoint.restore(best)["params"]}.items()
-    }
-    adapter = lookup.bind(about["config"]["adapter"], ADAPTERS, key="adapter")()
-    if adapter is not None:
-        params = merge(params, adapter)
+    params = merged(Path(workdir), about)
     template = about["template"] and chat.Template(**about["template"])
     return Backbone(
         Config(**about["transformer"]),
-        {k: np.asarray(x) for k, x in params.items() if not k.startswith("value_")},
+        {k: x for k, x in params.items() if not k.startswith(CRITIC)},
         Tokenizer.from_json(about["tokenizer"]),
-        pooling,
+        "last",
         template or None,
         stop=about["stop"],
     )
+
+
+def merged(workdir: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The best parameters of a run of one seed by path, those that it never trained among them, adapters merged.
+
+    about: the description of its best checkpoint.
+    """
+    best, held = workdir / "checkpoints/best", workdir / "checkpoints/frozen"
+    found = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
+    params = {k: jnp.asarray(x) for k, x in {**found, **checkpoint.restore(best)["params"]}.items()}
+    adapter = lookup.bind(about["config"]["adapter"], ADAPTERS, key="adapter")()
+    params = params if adapter is None else merge(params, adapter)
+    return {k: np.asarray(x) for k, x in params.items()}
 
 
 MODELS = {f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder)}
@@ -311,7 +328,7 @@ def policy_of(source: str) -> Backbone:
 
     Raises: UserError where there is none that is causal.
     """
-    found = trained(workdir=source) if (Path(source) / "checkpoints").is_dir() else stored(source)
+    found = finished(source) if (Path(source) / "checkpoints").is_dir() else stored(source)
     if found.config.kind != "decoder":
         raise UserError(f"--policy={source!r} is no causal language model")
     return found

@@ -94,8 +94,13 @@ def language(
 
 
 def _language_source(missing: list[str]) -> str:
+    if {"q", "q_target"} & set(missing):
+        return (
+            "samples and a critic of actions offer; set samples to 1 or more, critic='q()' and "
+            "returns='expected_sarsa(discount=1.0)'"
+        )
     if {"values", "returns", "old_values"} & set(missing):
-        return "samples and a critic offer; set samples to 1 or more and critic=True"
+        return "samples and a critic offer; set samples to 1 or more and critic='value()'"
     if "reward_weight" in missing:
         return "a reward and its weights offer; set reward, and weights to other than 'evenly()'"
     if "chosen_log_probs" in missing:

@@ -220,15 +220,20 @@ class Places(NamedTuple):
 def split(
     batch: Mapping[str, np.ndarray], bounds: Bounds, rng: np.random.Generator
 ) -> list[Mapping[str, Any]]:
-    """The batches of all updates that a rollout gives: its rows in random parts, anew each epoch."""
-    rows = len(batch["tokens"])  # a multiple of the parts, by `quantized` and `data_rows`
-    size = rows // bounds.minibatches
-    found: list[Mapping[str, Any]] = []
-    for _ in range(bounds.epochs):
-        order = rng.permutation(rows) if bounds.minibatches > 1 else np.arange(rows)
-        parts = [order[i : i + size] for i in range(0, rows, size)]
-        found += [{name: x[part] for name, x in batch.items()} for part in parts]
-    return found
+    """The batches of one epoch over a rollout: its rows in random parts of one size.
+
+    Rows of samples are dealt first, then those of the data set, then empty ones: every part has some of a kind where
+    there are as many as parts.
+    """
+    if bounds.minibatches == 1:
+        return [batch]
+    drawn = rng.permutation(len(batch["tokens"]))  # a multiple of the parts, by `lay`
+    has = lambda name: np.any(batch[name][drawn] > 0, axis=1)
+    order = drawn[
+        np.argsort(np.where(has("token_weight"), 0, 2 - has("data_weight")), kind="stable")
+    ]
+    parts = [order[i :: bounds.minibatches] for i in range(bounds.minibatches)]
+    return [{name: x[part] for name, x in batch.items()} for part in parts]
 
 
 def padded(prompts: Sequence[np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:

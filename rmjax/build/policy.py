@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import credit, model, objective, rollout, training
+from rmjax.build import credit, critic, model, objective, rollout, training
 from rmjax.build.credit import Credit
+from rmjax.build.critic import Critic
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
 from rmjax.credit import baselines
@@ -49,7 +50,12 @@ def pretrained(*, source: str) -> Backbone:
     return model.stored(source)
 
 
-POLICIES = {f.__name__: f for f in (gpt, pretrained, model.trained, model.tiny_decoder)}
+def trained(*, workdir: str) -> Backbone:
+    """The language model that an earlier run of experiments.optimize_policy trained, from its folder."""
+    return model.finished(workdir)
+
+
+POLICIES = {f.__name__: f for f in (gpt, pretrained, trained, model.tiny_decoder)}
 
 
 def given() -> int:
@@ -79,6 +85,7 @@ class Plan(NamedTuple):
     policy: Callable[..., Backbone]
     training: training.Training
     credit: Credit
+    critic: Critic
 
     @property
     def reads(self) -> set[str]:
@@ -139,6 +146,14 @@ def plan(config: Any) -> Plan:
     except ValueError as error:
         raise UserError(f"config key 'prompts': {error}") from error
     terms = objective.terms(config.loss, ())
+    ratio = [
+        t.name for t in terms if {"old_log_probs", "advantages"} <= {*lookup.arrays(t.function)}
+    ]
+    if ratio and config.returns.startswith("vtrace"):
+        raise UserError(
+            f"config key 'returns': advantages of vtrace() hold the ratio that {ratio[0]}() has of its own; use "
+            "loss='policy_gradient() + 0.5 * squared_value()', or returns='gae()'"
+        )
     if config.samples and all("data_weight" in lookup.arrays(t.function) for t in terms):
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
@@ -150,6 +165,7 @@ def plan(config: Any) -> Plan:
         lookup.bind(config.policy, POLICIES, key="policy"),
         trained,
         credit.plan(config),
+        critic.plan(config),
     )
 
 
@@ -231,9 +247,12 @@ def assemble(
     transformer = model.transformer(
         found.config, dtype, dropout=c.dropout, remat=c.remat, adapter=adapter
     )
-    module = Policy(transformer, critic=c.critic)
+    sampler = LanguageModel(transformer)
+    own = critic.start(chosen.critic, found)
+    module = critic.module(chosen.critic, own, sampler, dtype, remat=c.remat)
     key = jax.random.key(c.seed)
     params = model.initialize(module, found.weights, training.stream(key, "init"))
+    params |= {} if own is None else own.params
     run = forward.language(module.apply, temperature=c.temperature)
     # Copies: what the state trains is donated to every step.
     reference = layout.put({k: jnp.copy(x) for k, x in params.items()}, stacked=False)
@@ -243,7 +262,7 @@ def assemble(
             c, loaded.train, reads, batches, mixed="data_weight" in chosen.reads, ways=layout.ways
         )
         notes = [*notes, *more]
-        first = rollout.blank(sampling, chosen.credit, c.critic)
+        first = rollout.blank(sampling, chosen.credit, chosen.critic.offers)
     else:
         more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
         more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
@@ -260,7 +279,7 @@ def assemble(
         found,
         reads,
         module,
-        LanguageModel(transformer),
+        sampler,
         reference,
         batches,
         sampling,

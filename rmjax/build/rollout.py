@@ -17,8 +17,10 @@ from rmjax.data.language import Reads
 from rmjax.data.records import Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
+from rmjax.sampling import filters
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
+from rmjax.train import loop
 
 
 class Functions(NamedTuple):
@@ -26,7 +28,7 @@ class Functions(NamedTuple):
 
     sample(params, prompts, step, K) -> host Samples [B, K, C]. `step` decides the keys.
     reward(Texts) -> float [N].
-    measure(params, batch) -> {"log_probs", and with a critic "values"} [R, L], without dropout.
+    measure(params, batch) -> {"log_probs", and what the critic offers} [R, L], without dropout.
     reference(batch) -> {"log_probs"} [R, L] of the reference policy.
     """
 
@@ -89,8 +91,8 @@ class Plan(NamedTuple):
         return Item(step, self.prompts.take(own), data)
 
 
-def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
-    """A batch of the names and shapes that a rollout gives; its samples are padding."""
+def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.ndarray]:
+    """A batch of the names and shapes that a rollout gives; its samples are padding. critic: what it offers."""
     item, bounds = plan.item(0), plan.bounds
     shape = (bounds.prompts, bounds.group_size, plan.max_new_tokens)
     samples = Samples(
@@ -103,8 +105,8 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
     batch = packed.lay(examples, bounds.prompts, bounds)
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
-    known = {"reward": zeros[:, 0], "old_log_probs": zeros, "reference_log_probs": zeros}
-    known |= {"values": zeros} if critic else {}
+    names = ("old_log_probs", "reference_log_probs", "sampled_log_probs", *critic)
+    known = {"reward": zeros[:, 0], "stopped": zeros[:, 0] > 0, **dict.fromkeys(names, zeros)}
     arrays, _, _ = credit(known, where.mask.astype(np.float32), credit.start)
     return batch | where.packed(arrays)
 
@@ -132,23 +134,38 @@ def prepare(
         batch = packed.lay(examples, len(item.prompts.ids), bounds)
         where = Places.of(batch, len(reward), samples.tokens.shape[2])
         now = functions.measure(params, batch)
-        known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
-        if "values" in now:
-            known["values"] = where.unpack(now["values"])
-        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
-        mask = where.mask.astype(np.float32)
+        mask, beta = where.mask.astype(np.float32), carry["beta"]
+        known = {
+            "reward": reward,
+            "stopped": texts.stopped,
+            "old_log_probs": where.unpack(now.pop("log_probs")),
+            "sampled_log_probs": samples.log_probs.reshape(mask.shape) * mask,
+            "reference_log_probs": where.unpack(functions.reference(batch)["log_probs"]),
+            **{name: where.unpack(x) for name, x in now.items()},
+        }
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
-        drift = np.abs(known["old_log_probs"] - samples.log_probs.reshape(mask.shape)) * mask
+        drift = np.abs(known["old_log_probs"] - known["sampled_log_probs"])
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
             **{f"rollout/{k}": v for k, v in packed.written(samples, texts).items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
-        return packed.split(batch, bounds, rng), carry, told
+
+        def renewed(params) -> list[Mapping[str, np.ndarray]]:
+            """The parts of a further epoch, credit being that of the policy as it is then."""
+            now = {name: where.unpack(x) for name, x in functions.measure(params, batch).items()}
+            again = credit.tokens({**known, "reward": arrays["reward"], **now}, mask, beta)
+            return packed.split(batch | where.packed(again), bounds, rng)
+
+        parts: list[loop.Part] = [*packed.split(batch, bounds, rng)]
+        anew = credit.again and "values" in known
+        for _ in range(1, bounds.epochs):
+            parts += [renewed] if anew else packed.split(batch, bounds, rng)
+        return parts, carry, told
 
     return made
 
@@ -231,13 +248,17 @@ def bounds_of_one(config: Any, pad_id: int, ways: int) -> Bounds:
 def settings(config: Any, reads: Reads) -> Settings:
     """How answers are sampled.
 
-    Raises: UserError on a temperature that is not positive: nothing would be drawn.
+    Raises: UserError on values outside their range, or by which samples would not be the policy's own.
     """
-    if not config.temperature > 0:
-        raise UserError(f"config key 'temperature': must be positive, got {config.temperature}")
-    return Settings(
+    made = Settings(
         config.max_new_tokens,
         temperature=config.temperature,
         stop_tokens=reads.stop_ids,
         pad_token=reads.reader.tokenizer.pad_id,
     )
+    try:
+        filters.check(made)
+        filters.require_exact(made)
+    except ValueError as error:
+        raise UserError(f"config keys 'temperature', 'max_new_tokens': {error}") from error
+    return made

@@ -7,13 +7,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from rmjax.models.transformer import LanguageModel
+from rmjax.models.critics import ActionValue, Value
+from rmjax.models.transformer import LanguageModel, Transformer
+
+CRITIC = "critic"  # begins the paths of parameters that no language model has
 
 
 class Policy(LanguageModel):
     """A language model for training: what its losses read of the tokens to predict in packed rows."""
 
-    critic: bool = False  # whether hidden states also give values, linearly
+    critic: Value | ActionValue | None = None
+    # What the critic reads; None: the policy's transformer.
+    critic_transformer: Transformer | None = None
 
     @nn.compact
     def __call__(
@@ -26,16 +31,17 @@ class Policy(LanguageModel):
         branches: Int[Array, "R T"] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
     ) -> dict[str, Array]:
-        """{"logits" [R, L, V]} over the token after each of `source_at`, and with a critic {"values" [R, L]} there.
+        """{"logits" [R, L, V]} over the token after each of `source_at`, and what the critic says of the states there.
 
-        Other arguments as of `Transformer`. A critic's values are 0 at first (Ziegler et al. 2019).
+        Other arguments as of `Transformer`.
         """
         hidden, _ = self.transformer(tokens, positions, segments, row, branches, tiles=tiles)
-        hidden = jnp.take_along_axis(hidden, source_at[..., None], axis=1)
+        at_sources = lambda x: jnp.take_along_axis(x, source_at[..., None], axis=1)
+        hidden = at_sources(hidden)
         offered = {"logits": self.unembed(hidden)}
-        if self.critic:
-            zeros, width = nn.initializers.zeros, hidden.shape[-1]
-            kernel = self.param("value_kernel", zeros, (width,))
-            bias = self.param("value_bias", zeros, ())
-            offered["values"] = jnp.einsum("rld,d->rl", hidden, kernel, precision="highest") + bias
-        return offered
+        if self.critic_transformer is not None:
+            own, _ = self.critic_transformer(
+                tokens, positions, segments, branches=branches, tiles=tiles
+            )
+            hidden = at_sources(own)
+        return offered if self.critic is None else offered | self.critic(hidden)

@@ -15,7 +15,8 @@ RULES = (  # first match counts; block parameters carry their layer axis first
     (r"blocks/(gate|up)/bias$", PartitionSpec(None, "tensor")),
     (r"blocks/(attention|cross)/output/kernel$", PartitionSpec(None, "tensor", "fsdp")),
     (r"blocks/down/kernel$", PartitionSpec(None, "tensor", "fsdp")),
-    (r"^(transformer/(tokens|positions)|unembed)$", PartitionSpec("fsdp", "tensor")),
+    (r"^((critic_)?transformer/(tokens|positions)|unembed)$", PartitionSpec("fsdp", "tensor")),
+    (r"^critic/q/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"", PartitionSpec()),  # norms, other biases, adapters and heads are small: everywhere
 )
 

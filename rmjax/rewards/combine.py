@@ -1,4 +1,4 @@
-"""What is done to rewards after they are summed, before they become advantages.
+"""What is done to rewards after they are summed, before they become advantages: the `reward_shaping` line of a config.
 
 Legend: N completions. Rewards in and out are [N]; out float32.
 """
@@ -16,7 +16,7 @@ class Running(NamedTuple):
     variance: float = 0.0
 
 
-def clip(rewards: np.ndarray, low: float, high: float) -> np.ndarray:
+def clip(rewards: np.ndarray, *, low: float, high: float) -> np.ndarray:
     """Rewards no lower than `low` and no higher than `high`.
 
     Raises: ValueError if low >= high.
@@ -26,7 +26,7 @@ def clip(rewards: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(np.asarray(rewards, np.float32), low, high)
 
 
-def length_penalty(rewards: np.ndarray, lengths: np.ndarray, coef: float) -> np.ndarray:
+def length_penalty(rewards: np.ndarray, lengths: np.ndarray, *, coef: float) -> np.ndarray:
     """Rewards less coef times the length.
 
     lengths: of each completion [N], in tokens or words.
@@ -36,7 +36,9 @@ def length_penalty(rewards: np.ndarray, lengths: np.ndarray, coef: float) -> np.
     return (np.asarray(rewards, np.float64) - coef * np.asarray(lengths)).astype(np.float32)
 
 
-def stop_or_penalty(rewards: np.ndarray, stopped: np.ndarray, penalty: float = -1.0) -> np.ndarray:
+def stop_or_penalty(
+    rewards: np.ndarray, stopped: np.ndarray, *, penalty: float = -1.0
+) -> np.ndarray:
     """The reward where the completion ended with a stop token, the penalty in its place where it was cut off.
 
     stopped: bool [N].
@@ -65,7 +67,7 @@ def update(state: Running, rewards: np.ndarray) -> Running:
     return Running(float(count), state.mean + gap * values.size / count, (spread + between) / count)
 
 
-def normalize(state: Running, rewards: np.ndarray) -> np.ndarray:
+def normalize(rewards: np.ndarray, state: Running) -> np.ndarray:
     """Rewards less the state's mean, over its standard deviation (over 1, where that is 0).
 
     The state is that of before the batch, so that no reward depends on its neighbors. Of the first batch nothing was

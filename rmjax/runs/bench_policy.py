@@ -20,6 +20,7 @@ from rmjax.runs import policy, progress, rewarding, sampled, speed
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import generate as sample
 from rmjax.sampling.generate import sample_keys
+from rmjax.train import loop
 from rmjax.train.state import unflatten
 
 
@@ -132,8 +133,9 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
         start = time.perf_counter()
         made, carry, _ = prepare(state.params, carry, parts.rollouts.item(k % parts.rollouts.steps))
         middle = time.perf_counter()
-        for batch in made:
-            state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(batch))
+        for part in made:
+            for batch in loop.unfolded(part, state.params):
+                state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(batch))
         jax.block_until_ready(state)
         if k < 2:
             continue

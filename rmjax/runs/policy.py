@@ -267,7 +267,7 @@ def _validation(
             step = int(parts.layout.value(state.step)) // updates
             sampled.keep(home, step, asked, written)
             means |= written.means()
-            means["objective"] = means["reward"] - chosen.credit.price.beta * means["kl"]
+            means["objective"] = means["reward"] - chosen.credit.price.charge(means["kl"])
         return {f"validation/{name}": value for name, value in means.items()}
 
     return validate

@@ -14,6 +14,7 @@ from rmjax.build import packed, rollout
 from rmjax.build import policy as build
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
+from rmjax.models.policy import CRITIC
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
 from rmjax.sampling.generate import generate
@@ -43,7 +44,8 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     pad_id = parts.reads.reader.tokenizer.pad_id
 
     def draw(params, frozen, batch):
-        variables = collections({**params, **frozen})
+        every = {**params, **frozen}
+        variables = collections({k: x for k, x in every.items() if not k.startswith(CRITIC)})
         keys = jax.random.wrap_key_data(batch["keys"])
         return generate(parts.sampler, variables, batch["tokens"], batch["lengths"], keys, settings)
 
@@ -51,21 +53,25 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
 
     def measure(params, frozen, batch):
         offered = run(params, frozen, batch, None)
-        return {name: offered[name] for name in ("log_probs", "values") if name in offered}
+        return {name: offered[name] for name in ("log_probs", "values", "q") if name in offered}
+
+    def predict(params, frozen, batch):
+        return {"log_probs": run(params, frozen, batch, None)["log_probs"]}
 
     drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
+    # Nobody asks the critic of the reference; without one both are the same program.
+    referred = measured if parts.module.critic is None else layout.compile_rows(predict)
 
     def sample(params, prompts, step, count):
         batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
         batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
         return drawn(params, parts.frozen, layout.put_batch(batch))
 
-    given = lambda params, frozen: lambda batch: measured(params, frozen, layout.put_batch(batch))
     return rollout.Functions(
         sample,
         reward,
-        lambda params, batch: given(params, parts.frozen)(batch),
-        given(parts.reference, {}),
+        lambda params, batch: measured(params, parts.frozen, layout.put_batch(batch)),
+        lambda batch: referred(parts.reference, {}, layout.put_batch(batch)),
     )
 
 

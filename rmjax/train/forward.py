@@ -42,9 +42,10 @@ def language(
     """Returns forward(params, frozen, batch, rng) -> the batch's arrays, and what losses read of a policy.
 
     apply: linen's, of a `Policy`. temperature: that texts are sampled at; it divides logits here as there.
-    Of tokens [R, L]: log_probs, entropy (nats), values where there is a critic. Of texts [R, P]: sequence_log_probs
-    (sums over a text's tokens to predict), lengths (their number); of pairs [R, Q] and groups [R, G, K] the same,
-    gathered. The sums of old_log_probs and reference_log_probs [R, L] where the batch holds these.
+    Of tokens [R, L]: log_probs, entropy (nats); with a critic values, of one of actions V = sum_a p Q, whose gradient
+    is Q's alone, and beside them q, that of the token itself. Of texts [R, P]: sequence_log_probs (sums over a text's
+    tokens to predict), lengths (their number); of pairs [R, Q] and groups [R, G, K] the same, gathered. The sums of
+    old_log_probs and reference_log_probs [R, L] where the batch holds these.
     """
 
     def forward(params, frozen, batch, rng):
@@ -57,6 +58,10 @@ def language(
         offered["log_probs"] = own - total
         share = jnp.exp(logits - total[..., None])
         offered["entropy"] = total - jnp.sum(share * logits, axis=2)
+        if "action_values" in offered:
+            each = offered.pop("action_values")
+            offered["q"] = jnp.take_along_axis(each, token[..., None], axis=2)[..., 0]
+            offered["values"] = jnp.sum(jax.lax.stop_gradient(share) * each, axis=2)
         found = offered | sequences(offered)
         # Places of a pair's texts are no scores, which losses of these names take.
         return {name: x for name, x in found.items() if name not in ("chosen", "rejected")}

@@ -40,16 +40,23 @@ class Diverged(Exception):
         self.step, self.seed = step, seed
 
 
+# A batch, or what makes batches of the parameters as they are once it is their turn.
+Part = Mapping[str, Any] | Callable[[PyTree], list[Mapping[str, Any]]]
 # prepare(params, carry, item) -> the batches of this step, the carry after it, and figures to log.
 Prepare = Callable[
     [PyTree, dict[str, Any], Any],
-    tuple[list[Mapping[str, Any]], dict[str, Any], Mapping[str, float]],
+    tuple[list[Part], dict[str, Any], Mapping[str, float]],
 ]
+
+
+def unfolded(part: Part, params: PyTree) -> list[Mapping[str, Any]]:
+    """The batches of a part."""
+    return part(params) if callable(part) else [part]
 
 
 def as_it_is(
     params: PyTree, carry: dict[str, Any], item: Any
-) -> tuple[list[Mapping[str, Any]], dict[str, Any], Mapping[str, float]]:
+) -> tuple[list[Part], dict[str, Any], Mapping[str, float]]:
     """The item itself is the step's only batch."""
     del params
     return [item], carry, {}
@@ -113,10 +120,11 @@ def train(
         for item in batches(start):
             parts, carried, told = prepare(state.params, carried, item)
             for part in parts:
-                placed = layout.put_batch(part)
-                _settle(window)
-                state, means = step(state, frozen, placed)
-                window.append(_update(means, part, told))
+                for batch in unfolded(part, state.params):
+                    placed = layout.put_batch(batch)
+                    _settle(window)
+                    state, means = step(state, frozen, placed)
+                    window.append(_update(means, batch, told))
             k += 1
             end = k == steps
             if k == start + 1:

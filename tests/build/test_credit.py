@@ -13,7 +13,10 @@ OLD = -np.array([[1, 1, 0], [2, 0, 0], [1, 2, 1], [1, 1, 0]], np.float32)
 REFERENCE = OLD - np.array([[1, 2, 0], [0, 0, 0], [2, 0, 0], [-1, 0, 0]], np.float32)
 KL = np.array([3, 0, 2, -1], np.float32)  # nats of each sample
 REWARD = np.array([1, 2, 3, 8], np.float32)
-KNOWN = {"reward": REWARD, "old_log_probs": OLD, "reference_log_probs": REFERENCE}
+KNOWN = {
+    "reward": REWARD, "stopped": np.array([True, False, True, False]), "old_log_probs": OLD,
+    "sampled_log_probs": OLD, "reference_log_probs": REFERENCE,
+}  # fmt: skip
 
 
 def plan(**more) -> credit.Credit:
@@ -118,6 +121,13 @@ def test_the_price_follows_the_divergence():
     np.testing.assert_allclose([b for b, _ in seen], want[:3], rtol=1e-5)
     np.testing.assert_allclose([b for _, b in seen], want[1:], rtol=1e-5)
     assert all(type(x) is float for x in carry.values())  # as JSON keeps them
+
+
+def test_policies_of_a_run_are_compared_at_one_price():
+    assert credit.free().charge(3.0) == 0
+    assert credit.fixed(beta=0.5).charge(3.0) == 1.5 and credit.fixed(beta=0.5).charge(-1.0) == -0.5
+    price = credit.adaptive(beta=0.5, target=2.0)
+    assert [price.charge(kl) for kl in (-1.0, 2.0, 3.0)] == [0, 0, 0.5]
 
 
 def test_the_moving_average_is_of_earlier_rollouts():

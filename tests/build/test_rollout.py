@@ -6,6 +6,7 @@ import pytest
 
 from configs.policy import get_config
 from rmjax.build import credit, packed, rollout
+from rmjax.credit import returns
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
@@ -117,6 +118,78 @@ def test_parts_of_a_rollout_are_the_whole_once_an_epoch():
     assert orders[0] != orders[1]  # dealt anew
 
 
+@pytest.mark.parametrize(("samples", "texts"), [(5, 3), (2, 7), (1, 1), (9, 0)])
+def test_every_part_has_rows_of_each_kind_where_there_are_as_many(samples, texts):
+    kind = np.zeros((16, 1), int)
+    kind[:samples], kind[samples : samples + texts] = 1, 2
+    batch = {
+        "tokens": np.arange(16)[:, None],
+        "token_weight": np.where(kind == 1, 0.5, 0.0),
+        "data_weight": np.where(kind == 2, 0.1, 0.0),
+    }
+    seen = set()
+    for seed in range(5):
+        parts = packed.split(batch, BOUNDS, np.random.default_rng(seed))
+        assert [len(part["tokens"]) for part in parts] == [8, 8]
+        seen.add(tuple(parts[0]["tokens"].ravel().tolist()))
+        for name, count in (("token_weight", samples), ("data_weight", texts)):
+            each = [int(np.count_nonzero(part[name])) for part in parts]
+            assert sum(each) == count and abs(each[0] - each[1]) <= 1
+        assert all(np.any(p["token_weight"] + p["data_weight"]) for p in parts)
+    assert len(seen) > 1  # dealt at random
+
+
+def test_vtrace_is_made_anew_of_the_policy_as_it_then_is():
+    lines = {"returns": "vtrace(rho_max=3.0)", "whiten": False, "kl": "fixed(beta=0.1)"}
+    runs, own = plan(**lines)
+    valued = lambda p, b: (
+        {name: x / 100 for name, x in measure(p, b).items()}
+        | {"values": p * np.ones(b["target_at"].shape, np.float32)}
+    )
+    drawn = lambda *a: (found := sample(*a))._replace(log_probs=found.log_probs / 100)
+    does = DOES._replace(
+        sample=drawn, measure=valued, reference=lambda b: {"log_probs": valued(0.5, b)["log_probs"]}
+    )
+    bounds = BOUNDS._replace(epochs=3)
+    made = rollout.prepare(does, own, bounds, BYTES, seed=0, max_kl=1e9)
+    (one, two, *later), carry, _ = made(2.0, own.start, runs.item(0))
+    assert len(later) == 2 and carry["seen"] == B * K
+    samples = drawn(2.0, runs.item(0).prompts, 0, K)
+    mask = (np.arange(C) < samples.lengths.reshape(-1, 1)).astype(np.float32)
+    reward = length(packed.as_texts(samples, runs.item(0).prompts, BYTES))
+    tokens = samples.tokens.reshape(-1, C) / 100
+    last = np.arange(C) == samples.lengths.reshape(-1, 1) - 1
+    paid = (-0.1 * -1.5 * tokens + last * reward[:, None]) * mask
+
+    def check(parts, params):
+        targets, advantages = returns.vtrace(
+            jnp.asarray(paid), jnp.asarray(params * mask), jnp.asarray((2.0 - params) * tokens),
+            jnp.asarray(mask), discount=1.0, rho_max=3.0,
+        )  # fmt: skip
+        want = {
+            "advantages": advantages,
+            "returns": targets,
+            "old_values": params * mask,
+            "old_log_probs": -2.0 * tokens,
+        }
+        seen = 0
+        for part in parts:
+            for row, place in np.argwhere(part["text_weight"] > 0):
+                at, number = part["text_of"][row] == place, int(part["record"][row, place])
+                seen += 1
+                for name, x in want.items():
+                    there = np.asarray(x)[number, mask[number] > 0]
+                    np.testing.assert_allclose(part[name][row, at], there, rtol=1e-4, atol=1e-4)
+        assert seen == B * K
+        return advantages
+
+    first = check([one, two], 2.0)
+    for part, params in zip(later, (1.5, 1.0), strict=True):
+        found = part(params)
+        assert len(found) == 2 and {*found[0]} == {*one}
+        assert np.max(np.abs(check(found, params) - first)) > 0.1
+
+
 def test_each_sample_is_where_its_reward_and_its_credit_are():
     runs, own = plan(texts=None, kl="fixed(beta=0.25)", baseline="leave_one_out()")
     item = runs.item(2)
@@ -213,10 +286,10 @@ def test_texts_of_the_data_count_for_likelihood_alone_and_as_they_weigh():
 
 
 def test_blank_batches_have_the_names_and_shapes_of_real_ones():
-    runs, own = plan()
-    for critic in (False, True):
+    for critic in ((), ("values",), ("values", "q")):
+        runs, own = plan(returns="expected_sarsa()" if "q" in critic else "gae()")
         blank = rollout.blank(runs, own, critic)
-        values = lambda p, b: measure(p, b) | {"values": b["target_at"] * 1.0}
+        values = lambda p, b, c=critic: measure(p, b) | dict.fromkeys(c, b["target_at"] * 1.0)
         does = DOES._replace(measure=values) if critic else DOES
         bounds = BOUNDS._replace(minibatches=1)
         (real, *_), _, _ = rollout.prepare(does, own, bounds, BYTES, seed=0, max_kl=1e9)(
@@ -225,7 +298,10 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         assert {k: (x.dtype, x.shape[1:]) for k, x in real.items()} == {
             k: (x.dtype, x.shape[1:]) for k, x in blank.items()
         }
-        assert ("returns" in blank) == critic
+        assert [n in blank for n in ("returns", "q_target")] == [
+            critic == ("values",),
+            "q" in critic,
+        ]
 
 
 def test_prompts_are_padded_on_the_left():

@@ -15,11 +15,14 @@ INTS = np.array([1, -3, 2])
 
 def test_whole_numbers_are_not_truncated():
     for got, want in (
-        (combine.clip(INTS, -0.5, 1.5), [1, -0.5, 1.5]),
-        (combine.length_penalty(INTS, np.array([1, 10, 0]), 0.25), [0.75, -5.5, 2]),
-        (combine.stop_or_penalty(INTS, np.array([True, False, True]), -0.73), [1, -0.73, 2]),
+        (combine.clip(INTS, low=-0.5, high=1.5), [1, -0.5, 1.5]),
+        (combine.length_penalty(INTS, np.array([1, 10, 0]), coef=0.25), [0.75, -5.5, 2]),
+        (
+            combine.stop_or_penalty(INTS, np.array([True, False, True]), penalty=-0.73),
+            [1, -0.73, 2],
+        ),
         (combine.stop_or_penalty(INTS, np.array([True, False, False])), [1, -1, -1]),
-        (combine.normalize(Running(2.0, 0.5, 4.0), INTS), [0.25, -1.75, 0.75]),
+        (combine.normalize(INTS, Running(2.0, 0.5, 4.0)), [0.25, -1.75, 0.75]),
     ):
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, np.float32(want))
@@ -27,9 +30,9 @@ def test_whole_numbers_are_not_truncated():
 
 def test_arrays_of_other_shapes_and_empty_ranges_are_refused():
     with pytest.raises(ValueError, match="low must be below high"):
-        combine.clip(INTS, 1.0, 1.0)
+        combine.clip(INTS, low=1.0, high=1.0)
     with pytest.raises(ValueError, match="differ in shape"):
-        combine.length_penalty(INTS, np.ones((3, 1)), 0.1)
+        combine.length_penalty(INTS, np.ones((3, 1)), coef=0.1)
     with pytest.raises(ValueError, match="differ in shape"):
         combine.stop_or_penalty(INTS, np.ones((3, 1), bool))
 
@@ -55,11 +58,11 @@ def test_the_state_is_that_of_all_rewards_at_once_also_from_json(drawn, level):
 
 def test_rewards_are_normalized_by_what_was_seen_before_them():
     first, second = np.array([1.0, 3.0]), np.array([2.0, 6.0])
-    np.testing.assert_array_equal(combine.normalize(Running(), first), first)
+    np.testing.assert_array_equal(combine.normalize(first, Running()), first)
     state = combine.update(Running(), first)
-    np.testing.assert_allclose(combine.normalize(state, second), [0, 4])
+    np.testing.assert_allclose(combine.normalize(second, state), [0, 4])
     flat = combine.update(Running(), np.array([2.0, 2.0]))
-    np.testing.assert_allclose(combine.normalize(flat, second), [0, 4])  # no spread: only the mean
+    np.testing.assert_allclose(combine.normalize(second, flat), [0, 4])  # no spread: only the mean
 
 
 def test_a_reward_that_is_not_finite_never_enters_the_state():

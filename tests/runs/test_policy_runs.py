@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from configs.policy import NAMES, get_config
+from rmjax.build import packed, rollout
 from rmjax.build import policy as build
-from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
-from rmjax.train import checkpoint, metrics
+from rmjax.train import checkpoint, loop, metrics
+from tests.build.test_critic import saved
 
 SMALL = {
     "policy": "tiny_decoder(width=16, layers=1)", "data": "synthetic_ratings(count=80)", "parallel": "one_device()",
@@ -117,6 +118,7 @@ def test_a_policy_goes_on_as_another_runs_start(done):
 CARRIED = {
     "kl": "adaptive(beta=0.1, target=0.01, horizon=30)", "loss": "mle() + 0.5 * reinforce()", "batch_size": 4,
     "baseline": "moving_average(decay=0.5)", "samples": 1, "save_every": 4, "validations": 2, "dropout": 0.1,
+    "reward_shaping": "clip(low=0.0, high=0.9), normalize()",
 }  # fmt: skip
 
 
@@ -141,7 +143,8 @@ def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, broken)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
     carry, other = (checkpoint.about(h / "checkpoints/last")["carry"] for h in (whole, broken))
-    assert carry == other and carry["beta"] != 0.1 and carry["average"] > 0 and carry["seen"] > 0
+    assert carry == other and carry["beta"] != 0.1 and carry["average"] != 0
+    assert carry["running"]["count"] == carry["seen"] > 0
     kept = lambda line: {k: v for k, v in line.items() if k != "tokens_per_second"}
     assert [kept(x) for x in metrics.read(whole)] == [kept(x) for x in metrics.read(broken)]
     for name in ("samples.jsonl", sampled.BY_STEP):
@@ -161,9 +164,33 @@ def assembled(chosen):
     return parts, plan, reward
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_one_step_of_every_other_objective(name):
-    chosen = config(name)
+VTRACE = {"returns": "vtrace(discount=0.99)", "rollout_epochs": 2, "minibatches": 2}
+SHAPED = {"reward_shaping": "stop_or_penalty(), normalize()", "samples": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        *((name, {}) for name in OTHERS),
+        ("tiny_actor_critic", VTRACE),
+        ("tiny_actor_critic", SHAPED),
+    ],
+)
+def test_one_step_of_every_other_objective(name, lines):
+    take_steps(config(name, **lines))
+
+
+def test_a_critic_starts_from_a_reward_model_and_is_trained_beside_the_policy(tmp_path):
+    saved(tmp_path)
+    parts, known, moved = take_steps(config("tiny_ppo", critic=f"value(workdir={str(tmp_path)!r})"))
+    assert np.ptp(known["old_values"][known["token_weight"] > 0]) > 0.01
+    assert "critic_transformer/tokens" in parts.reference
+    assert moved["critic/kernel"] > 0 and moved["critic_transformer/blocks/up/kernel"] > 0
+    assert moved["transformer/blocks/up/kernel"] > 0
+
+
+def take_steps(chosen):
+    """Two, on a rollout's first and last batch; gives parts, the first batch, and how far each path moved."""
     parts, plan, reward = assembled(chosen)
     first = {k: np.array(x) for k, x in parts.state.params.items()}
     made = [parts.batches[0]]
@@ -177,18 +204,43 @@ def test_one_step_of_every_other_objective(name):
     elif any("reference" in n or n == "kto_point" for n in plan.reads):
         refer = policy._referring(parts, policy._tools(chosen, parts, {}), plan.reads)
         made, _, _ = refer(parts.state.params, {}, made[0])
-    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(made[0]))
+    begun = made[0]
+    state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(begun))
     assert int(state.bad_step) == -1
     assert math.isfinite(float(means["loss"].value)) and float(means["grad_norm"].value) > 0
     # The schedule warms up: a first step moves little, and not at all where it starts at 0.
-    state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(made[-1]))
-    moved = max(float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first)
-    assert 0 < moved < 0.1
+    ended = loop.unfolded(made[-1], state.params)[-1]
+    state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(ended))
+    moved = {k: float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first}
+    assert 0 < max(moved.values()) < 0.1
+    return parts, begun, moved
+
+
+def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sampled_at():
+    chosen = config("tiny_rloo", temperature=0.5)
+    parts, _, reward = assembled(chosen)
+    prompts = parts.rollouts.item(0).prompts
+    sharp = {k: 3 * x for k, x in parts.reference.items()}
+    parts = parts._replace(reference=sharp)
+    does = sampled.functions(chosen, parts, reward)
+    drawn = does.sample(sharp, prompts, 0, 2)
+    laid = packed.lay(packed.as_examples(drawn, prompts), len(prompts.ids), parts.rollouts.bounds)
+    where = packed.Places.of(laid, len(prompts.ids) * 2, drawn.tokens.shape[2])
+    said = drawn.log_probs.reshape(where.mask.shape) * where.mask
+    for found in (does.reference(laid), does.measure(sharp, laid)):
+        np.testing.assert_allclose(where.unpack(found["log_probs"]), said, atol=1e-4)
+    plain = sampled.functions(config("tiny_rloo"), parts, reward).reference(laid)["log_probs"]
+    assert np.max(np.abs(where.unpack(plain) - said)) > 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
+        ("tiny_ppo", {"returns": "vtrace()"}, "'returns': advantages of vtrace() hold the ratio that ppo() has"),
+        ("tiny_ppo", {"critic": "q()"}, "'returns': critic='q()' does not learn from 'gae"),
+        ("tiny_ppo", {"loss": "ppo() + q_error()"}, "needs q, q_target, which samples and a critic of actions offer"),
+        ("tiny_ppo", {"critic": "value(workdir='/nowhere')"}, "'critic': /nowhere holds no checkpoints/best"),
+        ("tiny_rloo", {"reward_shaping": "clip()"}, "'reward_shaping': clip() needs low, high"),
         ("tiny_rloo", {"reward": "regexp(pattern='e')"}, "'reward': there is no 'regexp'; did you mean 'regex'"),
         ("tiny_rloo", {"reward": "learned()"}, "'reward': learned needs a reward model; name its run folder"),
         ("tiny_rloo", {"gold": "learned()"}, "'gold': learned needs a reward model"),
@@ -197,7 +249,7 @@ def test_one_step_of_every_other_objective(name):
         ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'loss': needs "),
-        ("tiny_ppo", {"critic": False}, "which samples and a critic offer; set samples"),
+        ("tiny_ppo", {"critic": "none()"}, "which samples and a critic offer; set samples"),
         ("tiny", {"samples": 2, "reward": "regex(pattern='e')"}, "'samples': no term of loss='mle()' learns from"),
         ("tiny", {"loss": "dpo()"}, "'loss': needs chosen_log_probs, chosen_reference"),
         ("tiny_dpo", {"samples": 2, "reward": "regex(pattern='e')"}, "which pairs offer; give data of pairs"),
@@ -209,7 +261,8 @@ def test_one_step_of_every_other_objective(name):
         ("tiny_rloo", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple of the 8 devices"),
         ("tiny_reward_weighted", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple"),
         ("tiny_rloo", {"max_new_tokens": 500}, "'max_new_tokens': are 524 together, and the policy has 512"),
-        ("tiny_rloo", {"temperature": 0.0}, "'temperature': must be positive"),
+        ("tiny_rloo", {"temperature": 0.0}, "'max_new_tokens': log-probabilities of samples must be the policy's own"),
+        ("tiny_rloo", {"temperature": -1.0}, "temperature must be positive"),
         ("tiny_rloo", {"prompts": "opening(words=0)"}, "'prompts': words must be at least 1"),
         ("tiny_rloo", {"prompts": "opening(words=40)"}, "'prompts': no text has more than 40 words"),
         ("tiny_rloo", {"validation_prompts": 0}, "'validation_prompts': must be at least 1"),

@@ -18,6 +18,7 @@ from rmjax.build import packed
 from rmjax.data.examples import Examples
 from rmjax.losses import LOSSES
 from rmjax.models import presets, shardings
+from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.sampling.generate import Samples
@@ -25,7 +26,7 @@ from rmjax.train import forward, objective, parallel, state, step
 
 CONFIG = presets.decoder(vocab_size=40, width=16, layers=1, max_positions=64)
 TRANSFORMER = Transformer(CONFIG)
-POLICY = Policy(TRANSFORMER, critic=True)
+POLICY = Policy(TRANSFORMER, critic=Value())
 TEMPERATURE = 0.7
 LOSS = (
     "mle() + 0.5 * reinforce() + 0.4 * ppo() + 0.3 * clipped_value() + 0.2 * negative_entropy() + 0.3 * grpo()"
@@ -42,7 +43,7 @@ def initialize(key):
     made = state.flatten(POLICY.init(key, one, one - 1, one, one - 1)["params"])
     # Far from uniform, and a critic that says something.
     noise = lambda x: 0.5 * jax.random.normal(key, x.shape)
-    return {k: noise(x) if k.startswith("value_") else 4 * x for k, x in made.items()}
+    return {k: noise(x) if k.startswith("critic") else 4 * x for k, x in made.items()}
 
 
 PARAMS = jax.tree.map(np.asarray, initialize(jax.random.key(0)))
@@ -139,7 +140,7 @@ def alone():
     for row, text in enumerate(EXAMPLES.tokens):
         tokens[row, : len(text)], segments[row, : len(text)] = text, 1
     positions = np.broadcast_to(np.arange(longest, dtype=np.int32), tokens.shape)
-    own = {k: x for k, x in PARAMS.items() if not k.startswith("value_")}
+    own = {k: x for k, x in PARAMS.items() if not k.startswith("critic")}
     model = LanguageModel(TRANSFORMER)
     logits, _ = jax.jit(model.apply)(state.collections(own), tokens, positions, segments)
     log_p = np.asarray(jax.nn.log_softmax(logits / TEMPERATURE))[:, :-1]
@@ -196,6 +197,31 @@ def test_log_probs_are_those_of_each_text_alone(bounds):
         np.testing.assert_allclose(
             found["group_rewards"][row, group], PER_TEXT["reward"][numbers], rtol=1e-6
         )
+
+
+def test_values_of_a_critic_of_actions_are_their_mean_and_only_its_own_slope():
+    rows = {name: jnp.zeros((1, 3), jnp.int32) for name in ("positions", "segments", "source_at")}
+    rows |= {"tokens": jnp.array([[0, 2, 1]]), "target_at": jnp.array([[1, 2, 0]])}
+    rows |= {"score_at": jnp.zeros((1, 1), jnp.int32), "text_of": jnp.zeros((1, 3), jnp.int32)}
+    apply = lambda variables, *inputs: dict(variables["params"])
+    run = forward.language(apply, temperature=TEMPERATURE)
+    rng = np.random.default_rng(1)
+    logits, each = (jnp.asarray(rng.normal(size=(1, 3, 4)), jnp.float32) for _ in range(2))
+    found = run({"logits": logits, "action_values": each}, {}, rows, None)
+    share = jax.nn.softmax(logits / TEMPERATURE)
+    np.testing.assert_allclose(found["values"], jnp.sum(share * each, axis=2), rtol=1e-5)
+    own = np.eye(4)[[2, 1, 0]][None]
+    np.testing.assert_allclose(found["q"], np.sum(own * each, axis=2), rtol=1e-6)
+    assert "action_values" not in found
+    value = lambda p: run(p, {}, rows, None)["values"].sum()
+    slope = jax.grad(value)({"logits": logits, "action_values": each})
+    assert not np.any(slope["logits"])
+    np.testing.assert_allclose(slope["action_values"], share, rtol=1e-5)
+    target = jnp.array([[0.5, -1.0, 2.0]])
+    error = lambda p: LOSSES["q_error"](run(p, {}, rows, None)["q"], target).sum()
+    slope = jax.grad(error)({"logits": logits, "action_values": each})
+    want = own * (found["q"] - target)[..., None]
+    np.testing.assert_allclose(slope["action_values"], want, rtol=1e-5, atol=1e-7)
 
 
 def test_pairs_are_gathered_and_their_places_are_no_scores():

@@ -170,3 +170,26 @@ def test_a_finished_run_is_not_trained_further(unbroken):
     assert train(unbroken[0]).steps == STEPS
     np.testing.assert_array_equal(final(unbroken[0]), state)
     assert scalars(unbroken[0]) == lines
+
+
+def test_a_part_may_be_made_of_the_parameters_once_it_is_its_turn(tmp_path):
+    seen = []
+
+    def prepare(params, carry, k):
+        def later(now):
+            seen.append((float(params), float(now["w"])))
+            return [batch(k, None), batch(k, None)]
+
+        params = np.asarray(params["w"]).copy()
+        return [batch(k, None), later], carry, {}
+
+    zero = lambda: jnp.zeros((), jnp.int32)
+    state = State(zero(), {"w": jnp.ones(())}, (), jnp.zeros(2, jnp.uint32), zero() - 1)
+    tally = loop.train(
+        STEP, LAYOUT.put(state), {}, lambda k: range(k, 3), LAYOUT, steps=3, folder=tmp_path, every=loop.Every(1, 3, 3),
+        validate=lambda state: {"validation/w": 0.0}, best_metric="validation/w", describe={},
+        progress=lambda step, values: None, prepare=prepare,
+    )  # fmt: skip
+    assert tally.steps == 9 and len(seen) == 3
+    for k, (before, now) in enumerate(seen):
+        assert now == pytest.approx(before - 0.1 * (before - np.sin(k)), rel=1e-5)
