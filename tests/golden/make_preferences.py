@@ -62,7 +62,7 @@ def trainer(kind, **attributes):
 
 
 def behind_prompt(answers, mask):
-    """Tokens [N, PROMPT + T] that stand for nothing, their completion mask, and log-probabilities [N, PROMPT + T - 1]."""
+    """Tokens [N, PROMPT + T] that stand for nothing, their completion mask, and log-probabilities one shorter."""
     ahead = torch.zeros(len(mask), PROMPT, dtype=torch.long)
     completion = torch.cat([ahead, torch.as_tensor(mask).long()], dim=1)
     log_probs = torch.cat([ahead[:, 1:].double(), torch.as_tensor(answers)], dim=1)
@@ -119,8 +119,8 @@ def orpo(chosen, rejected):
 def kto():
     """Of each text, the chosen ones desirable; the reference point is that of all mismatched texts."""
     found = {"value": [], "gradient": [], "point": None}
-    texts = zip(POLICY.reshape(-1, LONGEST), REFERENCE.reshape(-1, LONGEST), MASK.reshape(-1, LONGEST), strict=True)  # fmt: skip
-    for i, (now, before, mask) in enumerate(texts):
+    texts = (x.reshape(-1, LONGEST) for x in (POLICY, REFERENCE, MASK))
+    for i, (now, before, mask) in enumerate(zip(*texts, strict=True)):
         tokens, completion, policy = behind_prompt(now[None], mask[None])
         policy.requires_grad_()
         made = trainer(
@@ -132,7 +132,7 @@ def kto():
 
         def either(own, far):
             # Both kinds of text go through one model; those of the point have no gradient.
-            return lambda **inputs: model(own if len(inputs["input_ids"]) == 1 else far)()
+            return lambda **given: model(own if len(given["input_ids"]) == 1 else far)()
 
         made.ref_model = either(behind_prompt(before[None], mask[None])[2], point[1])
         inputs = {
