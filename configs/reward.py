@@ -4,6 +4,7 @@
 
 ratings: MiniLM on the training texts of all four human-rated domains (`make quickstart`).
 movie:   MiniLM on the movie snippets alone.
+ratings_gpt: the transformer of a trained policy (runs/gpt of configs/policy.py), so of its vocabulary.
 ratings_smollm2: SmolLM2 on the human ratings, by a distribution over ratings.
 hh_minilm, hh, hh_lora: MiniLM, SmolLM2, and an adapter on SmolLM2, on your copy of the HH preference transcripts:
          --config.data="file(path='harmless-base.jsonl.gz', domain='hh')"
@@ -32,6 +33,13 @@ SMOLLM2 = {"model": "pretrained(source='smollm2')", "schedule": "linear(peak=2e-
 NAMES = {
     "ratings": {**MINILM, "data": "human_ratings()", "max_length": 112, "epochs": 2.0},
     "movie": {**MINILM, "data": "human_ratings(domains='movie')", "max_length": 112},
+    "ratings_gpt": {
+        "model": "trained(workdir='runs/gpt')",
+        "data": "human_ratings()",
+        "max_length": 128,
+        "schedule": "linear(peak=3e-4)",
+        "epochs": 2.0,
+    },
     "ratings_smollm2": {
         **SMOLLM2,
         "data": "human_ratings()",
@@ -95,7 +103,9 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     )
     c.batch_size = 32  # groups (single texts, if group_size is 1; given pairs), over all devices
     c.epochs = 3.0
-    c.model = "pretrained(source='minilm')"  # pretrained, tiny_encoder, tiny_decoder
+    c.model = (
+        "pretrained(source='minilm')"  # pretrained, trained(workdir=), tiny_encoder, tiny_decoder
+    )
     c.head = "scalar()"  # scalar, classes, ordinal, gaussian, attributes
     c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)": thin kernels beside frozen ones
     c.dropout = 0.0

@@ -47,12 +47,17 @@ def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = Fa
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     new_head: leave a stored classifier's head out, to train one of another kind.
     """
-    found = stored(source)
-    # A reward model has no use for output embeddings.
-    left_out = ("unembed", "head/") if new_head else ("unembed",)
-    for path in [path for path in found.weights if path.startswith(left_out)]:
-        del found.weights[path]
+    found = _without_output(stored(source))
+    if new_head:
+        kept = {k: w for k, w in found.weights.items() if not k.startswith("head/")}
+        found = found._replace(weights=kept)
     return found._replace(pooling=pooling or found.pooling)
+
+
+def _without_output(found: Backbone) -> Backbone:
+    """Without output embeddings, for which a reward model has no use."""
+    kept = {k: w for k, w in found.weights.items() if not k.startswith("unembed")}
+    return found._replace(weights=kept)
 
 
 def stored(source: str) -> Backbone:
@@ -141,6 +146,11 @@ def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> 
 
 
 def trained(*, workdir: str, pooling: str = "last") -> Backbone:
+    """The transformer and tokenizer of the language model that a run of experiments.optimize_policy trained."""
+    return _without_output(finished(workdir))._replace(pooling=pooling)
+
+
+def finished(workdir: str) -> Backbone:
     """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder."""
     best = Path(workdir) / "checkpoints/best"
     if checkpoint.latest(best) is None:
@@ -165,7 +175,7 @@ def trained(*, workdir: str, pooling: str = "last") -> Backbone:
         Config(**about["transformer"]),
         {k: np.asarray(x) for k, x in params.items() if not k.startswith("value_")},
         Tokenizer.from_json(about["tokenizer"]),
-        pooling,
+        "last",
         template or None,
         stop=about["stop"],
     )
@@ -311,7 +321,7 @@ def policy_of(source: str) -> Backbone:
 
     Raises: UserError where there is none that is causal.
     """
-    found = trained(workdir=source) if (Path(source) / "checkpoints").is_dir() else stored(source)
+    found = finished(source) if (Path(source) / "checkpoints").is_dir() else stored(source)
     if found.config.kind != "decoder":
         raise UserError(f"--policy={source!r} is no causal language model")
     return found

@@ -49,7 +49,12 @@ def pretrained(*, source: str) -> Backbone:
     return model.stored(source)
 
 
-POLICIES = {f.__name__: f for f in (gpt, pretrained, model.trained, model.tiny_decoder)}
+def trained(*, workdir: str) -> Backbone:
+    """The language model that an earlier run of experiments.optimize_policy trained, from its folder."""
+    return model.finished(workdir)
+
+
+POLICIES = {f.__name__: f for f in (gpt, pretrained, trained, model.tiny_decoder)}
 
 
 def given() -> int:

@@ -74,7 +74,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
 
 
 def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str, Any]:
-    found = model.trained(workdir=str(home))
+    found = model.finished(str(home))
     reader = Reader(found.tokenizer, found.template, about["config"]["max_length"], share=False)
     pad = found.tokenizer.pad_id
     try:

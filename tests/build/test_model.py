@@ -1,5 +1,6 @@
 """The `model` and `head` lines: sizes, fresh and given weights, and what is refused."""
 
+import dataclasses
 import re
 
 import jax
@@ -11,7 +12,9 @@ from rmjax import lookup
 from rmjax.build import model
 from rmjax.errors import UserError
 from rmjax.models import heads
-from rmjax.models.transformer import Config
+from rmjax.models.transformer import Config, LanguageModel
+from rmjax.train import checkpoint
+from rmjax.train.state import gather
 
 
 def made(backbone, head=None, **options):
@@ -124,3 +127,36 @@ def test_mistakes_in_the_model_line_are_named(tmp_path):
 def test_a_described_config_can_be_built_again():
     config = model.tiny_decoder().config
     assert Config(**model.describe(config)) == config
+
+
+def test_a_reward_model_may_start_from_a_trained_policy(tmp_path):
+    fresh = model.tiny_decoder(width=16, layers=1)
+    fresh = fresh._replace(config=dataclasses.replace(fresh.config, tied=False))
+    policy = LanguageModel(model.transformer(fresh.config, "float32"))
+    one = jnp.zeros((1, 1), jnp.int32)
+    params = gather(dict(policy.init(jax.random.key(1), one, one, one + 1)))
+    about = {
+        "config": {"adapter": "none()"}, "tokenizer": fresh.tokenizer.to_json(), "template": None,
+        "transformer": model.describe(fresh.config), "stop": "</s>",
+    }  # fmt: skip
+    critic = {"value_kernel": jnp.ones(16), "value_bias": jnp.zeros(())}
+    save = lambda name, about: checkpoint.save(
+        tmp_path / name / "checkpoints/best", 1, {"params": {**params, **critic}}, about
+    )
+    save("policy", about)
+    found = lookup.bind(
+        f"trained(workdir={str(tmp_path / 'policy')!r}, pooling='mean')", model.MODELS, key="model"
+    )()
+    assert (found.config, found.pooling) == (fresh.config, "mean")
+    assert found.tokenizer.to_json() == fresh.tokenizer.to_json()
+    _, own = made(found)
+    shared = {path for path in params if path.startswith("transformer/")}
+    assert {*own} == shared | {"head/score/kernel", "head/score/bias"} and "unembed" in params
+    for path in shared:
+        np.testing.assert_array_equal(own[path], params[path])
+    np.testing.assert_array_equal(
+        model.finished(str(tmp_path / "policy")).weights["unembed"], params["unembed"]
+    )
+    save("reward", {k: x for k, x in about.items() if k != "stop"})
+    with pytest.raises(UserError, match="is a reward model's run"):
+        model.trained(workdir=str(tmp_path / "reward"))
