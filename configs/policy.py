@@ -8,6 +8,8 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
+tiny_logged: learns from answers that another policy wrote, by their rewards and log-probabilities; of your own logs:
+           --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -105,6 +107,8 @@ TINY_REWARD = {
     "epochs": 0.5,
 }
 TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
+# Importance sampling; the rewards are the data's own, or those of a reward line, which goes first.
+LOGGED = {"loss": "mle() + 1.0 * off_policy()", "baseline": "batch_mean()"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 NAMES = {
     "gpt": {
@@ -141,6 +145,7 @@ NAMES = {
     },
     "tiny": {**TINY, "epochs": 2.0},
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
+    "tiny_logged": {**TINY, **LOGGED, "data": "synthetic_logs(count=300)", "validations": 1},
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
 }
 

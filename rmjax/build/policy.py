@@ -1,6 +1,5 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import credit, model, objective, rollout, training
+from rmjax.build import credit, logged, model, objective, rollout, training
 from rmjax.build.credit import Credit
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
-from rmjax.credit import baselines
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
-from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -223,7 +220,7 @@ def assemble(
         _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:
-        texts = _rewarded(texts, rewards, chosen.credit)
+        texts = logged.rewarded(texts, rewards, chosen.credit, chosen.reads, most)
     batches = pipeline.batches(
         texts,
         seed=c.seed,
@@ -294,13 +291,3 @@ def _check_answers(config: Any, transformer: Any, ways: int) -> None:
 
 def _referred(names: set[str]) -> bool:
     return any("reference" in name for name in names)
-
-
-def _rewarded(made: Examples, rewards: np.ndarray, credit: Credit) -> Examples:
-    """The texts with their rewards: standardized, and as the config's weights."""
-    own = np.asarray(rewards, np.float32)[made.per_text["record"]]
-    spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(made.first_target))
-    per_token = {"standard_rewards": spread(baselines.standardize(jnp.array(own)))}
-    if credit.weigh is not None:
-        per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
-    return dataclasses.replace(made, per_token={**made.per_token, **per_token})

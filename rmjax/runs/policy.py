@@ -11,13 +11,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import report
+from rmjax.build import logged, rollout, training
 from rmjax.build import policy as build
-from rmjax.build import rollout, training
 from rmjax.build.data import Data
 from rmjax.build.packed import Texts
 from rmjax.credit import divergence
 from rmjax.data import language, pipeline
-from rmjax.data.records import Prompt, Record
+from rmjax.data.records import Prompt, Record, Text
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
 from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
@@ -67,7 +67,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         for key in ("reward", "gold")
         if (made := rewarding.make(config, key, prompts, whole=chosen.words > 0)) is not None
     }
-    known = None
+    known = logged.rewards(config, chosen.terms, loaded.train)
     if "reward" in rewards and not config.samples:
         known = _data_rewards(home, loaded.train, rewards["reward"])
     parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known)
@@ -127,7 +127,8 @@ def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.n
         progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
         answers = [language.answers(r, compare=False)[0] for r in records]
         prompts = [language.said(r.prompt) for r in records]
-        found = reward(Texts(prompts, answers, answers, np.ones(len(records), bool)))
+        stopped = np.array([r.stopped if isinstance(r, Text) else True for r in records])
+        found = reward(Texts(prompts, answers, answers, stopped))
         folder.write_array(path, found)
     return np.load(path)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs.policy import NAMES, get_config
+from rmjax.build import logged, rollout
 from rmjax.build import policy as build
-from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
 from rmjax.train import checkpoint, metrics
@@ -154,7 +154,7 @@ def assembled(chosen):
     loaded = build.prompted(plan, plan.records())
     found, reads = build.backbone(chosen, plan, loaded)
     reward = rewarding.make(chosen, "reward", {}, whole=plan.words > 0)
-    known = None
+    known = logged.rewards(chosen, plan.terms, loaded.train)
     if reward is not None and not chosen.samples:
         known = np.linspace(0, 1, len(loaded.train), dtype=np.float32)
     parts = build.assemble(chosen, plan, loaded, found, reads, "float32", known)
