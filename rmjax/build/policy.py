@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import credit, logged, model, objective, rollout, training
+from rmjax.build import credit, logged, model, objective, relaxed, rollout, training
 from rmjax.build.credit import Credit
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
@@ -88,6 +88,11 @@ class Plan(NamedTuple):
         return {name for term in self.terms for name in lookup.arrays(term.function)}
 
     @property
+    def relaxed(self) -> bool:
+        """Whether a term differentiates a reward model."""
+        return "relaxed_reward" in self.reads
+
+    @property
     def paired(self) -> bool:
         """Whether all answers of a record are learned from, not the best alone."""
         return any(name.startswith(("chosen", "desirable")) for name in self.reads)
@@ -108,6 +113,7 @@ class Parts(NamedTuple):
     step: Callable
     state: State
     frozen: Params
+    asked: Params  # placed: what the step reads beside `frozen`, of the reward model of relaxed()
     parameters: int
     notes: list[str]
 
@@ -145,6 +151,7 @@ def plan(config: Any) -> Plan:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
+    relaxed.check(config, {name for t in terms for name in lookup.arrays(t.function)})
     return Plan(
         terms,
         lookup.bind(config.data, DATA, key="data"),
@@ -206,11 +213,13 @@ def assemble(
     reads: Reads,
     dtype: str,
     rewards: np.ndarray | None = None,
+    judge: relaxed.Judge | None = None,
 ) -> Parts:
     """Builds batches of the data, the module, optimizer, step and the placed first state.
 
     loaded: of `prompted`. found, reads: of `backbone`. dtype: of products.
     rewards: of each training text, where texts of the data are learned from by reward.
+    judge: what relaxed() asks.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, adapter = config, chosen.training.adapter
@@ -250,8 +259,14 @@ def assemble(
         more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
         more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
         first = first | {name: first[like] for name, like in more.items()}
-    offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
-    goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
+    offered = {*jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)}
+    asked = {}
+    if judge is not None:
+        ask = relaxed.reward(judge, c.relaxation)
+        run = forward.language(module.apply, temperature=c.temperature, relaxed=ask)
+        offered |= {"relaxed_reward"} if c.samples else set()
+        asked = {f"{forward.ASKED}{path}": x for path, x in judge.params.items()}
+    goal = objective.language(chosen.terms, run, offered, sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
@@ -270,6 +285,7 @@ def assemble(
         layout.compile_step(made),
         layout.put(states[0]),
         layout.put(frozen, stacked=False),
+        layout.put(asked, stacked=False),
         sum(x.size for x in params.values()),
         [*loaded.notes, *notes],
     )

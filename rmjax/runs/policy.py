@@ -20,7 +20,7 @@ from rmjax.data import language, pipeline
 from rmjax.data.records import Prompt, Record, Text
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
-from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
+from rmjax.runs import folder, likelihood, progress, relaxing, resume, rewarding, sampled, speed
 from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop, metrics
 
@@ -70,7 +70,10 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     known = logged.rewards(config, chosen.terms, loaded.train)
     if "reward" in rewards and not config.samples:
         known = _data_rewards(home, loaded.train, rewards["reward"])
-    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known)
+    judge = None
+    if chosen.relaxed and config.samples:
+        judge = relaxing.judge(config, reads, loaded.train, whole=chosen.words > 0)
+    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
     say(
         f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, {_size(parts)}, "
         f"{parts.layout.name}, {choices['dtype']}"
@@ -163,7 +166,7 @@ def _train(
             return loop.train(
                 parts.step,
                 parts.state,
-                parts.frozen,
+                {**parts.frozen, **parts.asked},
                 batches,
                 parts.layout,
                 steps=steps,

@@ -60,30 +60,34 @@ def test_the_mean_over_a_log_is_the_policys_gradient_within_its_standard_error(t
     toward = {k: jnp.asarray(rng.normal(size=x.shape), jnp.float32) for k, x in params.items()}
     batch = {k: jnp.asarray(x) for k, x in parts.batches[0].items()}
 
-    def along(value):
-        return jax.jvp(value, (params,), (toward,))
-
-    texts = np.nonzero(np.asarray(batch["text_weight"]) > 0)
-    now, slope = (
-        np.asarray(x)[texts] for x in along(lambda p: run(p, {}, batch, None)["sequence_log_probs"])
-    )
-    record = np.asarray(batch["record"])[texts]
+    where = np.asarray(batch["text_weight"]) > 0
+    record = np.asarray(batch["record"])[where]
     letters = np.array([LETTERS.index(parts.data.train[i].text) for i in record])
-    ratio = np.minimum(np.exp(now) / WRITER[letters], cap)
-    of_letter = [np.flatnonzero(letters == i)[0] for i in range(len(LETTERS))]
-    chance, score = np.exp(now[of_letter]), slope[of_letter]
-    held = np.minimum(chance, cap * WRITER)  # what truncation leaves
-    want = -np.sum(held * PAY * score)  # of the texts that the writer can write
-    each = -ratio * PAY[letters] * slope
+
+    def along(gradient):
+        return float(sum(jnp.vdot(gradient[k], toward[k]) for k in toward))
+
+    def log_probs(params):
+        return run(params, {}, batch, None)["sequence_log_probs"]
+
+    now, pull = jax.vjp(log_probs, params)
+    row, at = np.nonzero(where)
+    score = []  # slope of each letter's log-probability
+    for i in range(len(LETTERS)):
+        one = np.flatnonzero(letters == i)[0]
+        score.append(along(pull(jnp.zeros_like(now).at[row[one], at[one]].set(1.0))[0]))
+    now, score = np.asarray(now)[where], np.array(score)
+    chance = np.exp([now[letters == i][0] for i in range(len(LETTERS))])
+    ratio = np.minimum(chance / WRITER, cap)
+    each = (-ratio * PAY * score)[letters]
     error = each.std(ddof=1) / np.sqrt(len(each))
-    total = lambda p: jnp.sum(
-        plan.terms[0].function(
-            run(p, {}, batch, None)["sequence_log_probs"],
-            batch["old_sequence_log_probs"],
-            batch["advantage"],
-        )[texts]
-    )
-    got = float(along(total)[1]) / len(letters)
+    want = -np.sum(WRITER * ratio * PAY * score)  # of the texts that the writer can write
+
+    def total(params):
+        known = batch["old_sequence_log_probs"], batch["advantage"]
+        return jnp.sum(plan.terms[0].function(log_probs(params), *known)[where])
+
+    got = along(jax.grad(total)(params)) / len(letters)
     assert got == pytest.approx(each.mean(), rel=1e-3)  # the loss differentiates log p alone
     assert abs(got - want) < 3 * error < 0.5 * abs(want)
     whole = -np.sum(chance * PAY * score)
