@@ -43,7 +43,7 @@ def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) 
         raise refuse("has another one")
     if shape.kind != "decoder" or about["pooling"] != "last":
         raise refuse(
-            f"is an {shape.kind} that pools by {about['pooling']!r}, not a decoder by 'last'"
+            f"is of kind {shape.kind!r} and pools by {about['pooling']!r}, not a 'decoder' by 'last'"
         )
     if about["config"]["seeds"] > 1:
         raise refuse("is an ensemble")
