@@ -161,6 +161,8 @@ def _train(
     elif any("reference" in name for name in chosen.reads):
         prepare = _referring(parts, tools, chosen.reads)
     watched = "log_prob" if tools.write is None else "objective"
+    if tools.write is None and _weighed(chosen, parts.data.validation):
+        watched = "logged_reward"
     try:
         with progress.bar(steps, start) as shown:
             return loop.train(
@@ -241,6 +243,12 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
     return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)
 
 
+def _weighed(chosen: build.Plan, records: Sequence[Record]) -> bool:
+    """Whether a policy's reward can be told from these records, as a term weighs those it learns from."""
+    known = language.rewards(records), language.log_probs(records)
+    return logged.RATIO in chosen.reads and all(x is not None for x in known)
+
+
 def _no_reward(texts: Texts) -> np.ndarray:
     return np.zeros(len(texts.completions), np.float32)
 
@@ -266,6 +274,8 @@ def _validation(
     def validate(state) -> dict[str, float]:
         found = tools.predicts(state.params, records)
         means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
+        told = likelihood.earned(found, records, [r.document for r in records])
+        means |= {name: figure["value"] for name, figure in told.items()}
         if tools.write is not None:
             written = tools.write(state.params, asked)
             step = int(parts.layout.value(state.step)) // updates
@@ -291,7 +301,9 @@ def _judge(
         own = [r for r in test if r.domain == domain]
         documents = [r.document for r in own]
         for who, policy in (("", params), ("reference/", _start(parts))):
-            found = likelihood.figures(tools.predicts(policy, own), documents)
+            counted = tools.predicts(policy, own)
+            found = likelihood.figures(counted, documents)
+            found |= likelihood.earned(counted, own, documents)
             figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
     if tools.write is not None:
         asked = _some(test, config.test_prompts)

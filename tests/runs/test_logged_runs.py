@@ -132,6 +132,10 @@ def test_a_stopped_run_replays_its_log_to_the_same_end(tmp_path, monkeypatch):
     assert checkpoint.latest(broken / "checkpoints/last") == 3
     found = policy.run(config=lines, workdir=str(broken))
     assert found["metrics"] == wanted["metrics"]
+    names = {f"{who}synthetic/logged_reward" for who in ("", "reference/")}
+    assert names <= {*found["metrics"]}
+    best = checkpoint.about(whole / "checkpoints/best")
+    assert best["metric"] == "validation/logged_reward"
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, broken)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
     told = lambda home: [x.get("train/off_policy") for x in metrics.read(home)]
