@@ -20,14 +20,16 @@ class Judge(NamedTuple):
     """A reward model of the policy's own vocabulary.
 
     apply: linen's, of a causal `RewardModel` that scores last tokens. params: its parameters by path.
-    level, scale: a score is (raw - level) / scale. unread: the token that ends answers and is not read; -1: all are.
+    level, scale: a score is (raw - level) / scale.
+    stop: the policy's token of ending. reads_stop: whether the reward model reads one behind every answer, or none.
     """
 
     apply: Callable[..., Any]
     params: dict[str, np.ndarray]
     level: float
     scale: float
-    unread: int
+    stop: int
+    reads_stop: bool
 
 
 def check(config: Any, read: Collection[str]) -> None:
@@ -45,8 +47,7 @@ def reward(judge: Judge, temperature: float) -> Callable[[Params, Any, Array, Ar
     """Returns relaxed(params, batch, logits [R, L, V], key) -> scores [R, P] of the samples of a packed batch.
 
     They are those of the tokens as they were drawn; backward a token to predict is the softmax of the logits that it
-    was drawn from, with noise given the draw. Texts of weight 0, as those of the data set, pass no gradient. A sample
-    cut by length is scored where it was cut.
+    was drawn from, with noise given the draw. Texts of weight 0, as those of the data set, pass no gradient.
     temperature: of the softmax.
     """
 
@@ -60,18 +61,39 @@ def reward(judge: Judge, temperature: float) -> Callable[[Params, Any, Array, Ar
         more = jnp.where(batch["token_weight"][..., None] > 0, more, 0.0)
         rows = jnp.arange(len(token))[:, None]
         embedded = table[batch["tokens"]].at[rows, batch["target_at"]].add(more)
-        inputs = (batch[name] for name in ("tokens", "positions", "segments"))
-        branches = {"branches": batch["branches"]} if "branches" in batch else {}
-        at = _ends(batch, judge.unread)
-        made = judge.apply(collections(params), *inputs, at, embedded=embedded, **branches)
+        read, at = _reading(judge, batch, embedded, table[judge.stop])
+        made = judge.apply(collections(params), score_at=at, **read)
         return (made["score"] - judge.level) / judge.scale
 
     return relaxed
 
 
-def _ends(batch: Any, unread: int) -> Array:
-    """The last place of each text that the reward model reads [R, P]: the one before a token `unread`."""
+def _reading(
+    judge: Judge, batch: Any, embedded: Array, ending: Array
+) -> tuple[dict[str, Array], Array]:
+    """What the reward model reads, and the last place of each text in it [R, P].
+
+    Samples cut by length get a stop token here, behind the row, where the model reads one; where it reads none, the
+    texts of others end before theirs. ending: the embedding of a stop token.
+    """
     last = batch["score_at"]
-    own = batch["target_at"][:, :, None] == last[:, None]
-    before = jnp.max(jnp.where(own, batch["source_at"][:, :, None], 0), axis=1)
-    return jnp.where(jnp.take_along_axis(batch["tokens"], last, axis=1) == unread, before, last)
+    own = lambda name: jnp.take_along_axis(batch[name], last, axis=1)
+    stopped = own("tokens") == judge.stop
+    names = ("tokens", "positions", "segments", "branches")
+    read = {name: batch[name] for name in names if name in batch}
+    if not judge.reads_stop:
+        ends = batch["target_at"][:, :, None] == last[:, None]
+        before = jnp.max(jnp.where(ends, batch["source_at"][:, :, None], 0), axis=1)
+        return read | {"embedded": embedded}, jnp.where(stopped, before, last)
+    cut = (batch["text_weight"] > 0) & ~stopped
+    more = {
+        "tokens": jnp.full_like(last, judge.stop),
+        "positions": own("positions") + 1,
+        "segments": jnp.where(cut, own("segments"), 0),  # of no text where none is needed
+        "branches": own("branches") if "branches" in batch else None,
+        "embedded": jnp.broadcast_to(ending, (*last.shape, len(ending))),
+    }
+    read["embedded"] = embedded
+    grown = {name: jnp.concatenate([x, more[name]], axis=1) for name, x in read.items()}
+    behind = batch["tokens"].shape[1] + jnp.arange(last.shape[1])[None]
+    return grown, jnp.where(cut, behind, last)

@@ -47,26 +47,29 @@ def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) 
         )
     if about["config"]["seeds"] > 1:
         raise refuse("is an ensemble")
-    longest = config.max_prompt + config.max_new_tokens
+    longest = config.max_prompt + config.max_new_tokens + 1  # a stop token behind what was cut
     if reader.max_length < longest:
         raise refuse(f"reads {reader.max_length} tokens of up to {longest}")
     level, scale = 0.0, 1.0
     if about["config"]["normalize"] != "keep()":
         fixed = normalization.load(Path(source))
         level, scale = fixed.mean[0], fixed.scale[0]
-    unread = _unread(reader, reads, records[:PROBED], whole=whole)
-    if unread is None:
+    reads_stop = _reads_stop(reader, reads, records[:PROBED], whole=whole)
+    if reads_stop is None:
         raise refuse(
             "reads answers as other tokens than the policy writes (by its template or special tokens)"
         )
     held = Path(source) / "checkpoints/frozen"
     params = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
     params = {**params, **checkpoint.restore(best)["params"]}
-    return Judge(scoring.module_of(about).apply, params, level, scale, unread)
+    apply, stop = scoring.module_of(about).apply, reads.stop_ids[0]
+    return Judge(apply, params, level, scale, stop, reads_stop)
 
 
-def _unread(reader: Reader, reads: Reads, records: Sequence[Record], *, whole: bool) -> int | None:
-    """The stop token where the reward model reads an answer without it, -1 where with it; None: neither."""
+def _reads_stop(
+    reader: Reader, reads: Reads, records: Sequence[Record], *, whole: bool
+) -> bool | None:
+    """Whether the reward model reads answers with the policy's stop token behind them; None: as other tokens."""
     answers = [language.answers(r, compare=False)[0] for r in records]
     asked = [
         RatedText("", "", "", cast(str, r.prompt) + a, 0.0)
@@ -78,7 +81,7 @@ def _unread(reader: Reader, reads: Reads, records: Sequence[Record], *, whole: b
     made = language.encode(records, reads, language.WHOLE).examples
     found = set()
     for text, record in zip(made.tokens, made.per_text["record"], strict=True):
-        for end, unread in ((len(text), -1), (-1, reads.stop_ids[0])):
-            if np.array_equal(text[:end], read[record]):
-                found.add(unread)
+        for written, with_stop in ((text, True), (text[:-1], False)):
+            if np.array_equal(written, read[record]):
+                found.add(with_stop)
     return found.pop() if len(found) == 1 else None

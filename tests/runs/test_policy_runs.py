@@ -195,6 +195,8 @@ def test_one_step_of_every_other_objective(name):
         ("tiny_rloo", {"gold": "learned()"}, "'gold': learned needs a reward model"),
         ("tiny_rloo", {"reward": ""}, "'reward': samples are learned from by their reward"),
         ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
+        ("tiny_off_policy", {"samples": 0}, "'data': 48 of 48 training answers have no log_prob"),
+        ("tiny_relaxed", {"samples": 0, "reward": "regex(pattern='e')"}, "needs relaxed_reward, which samples"),
         ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'loss': needs "),
