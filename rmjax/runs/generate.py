@@ -180,6 +180,7 @@ def _read_back(made, row: int, k: int, prompt: Prompt, reads: language.Reads) ->
     text, stopped = reads.reader.tokenizer.decode(drawn), bool(made.stopped[row, k])
     record = Text("", "", "", text, prompt, stopped=stopped)
     read = language.encode([record], reads, language.WHOLE).examples
+    assert read.starts is not None
     return np.array_equal(read.tokens[0][int(read.starts[0]) :], drawn)
 
 
