@@ -8,6 +8,10 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
+tiny_logged: learns from answers that another policy wrote, by their rewards and log-probabilities; of your own logs:
+           --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
+sentiment_relaxed: through a reward model of the policy's own vocabulary, configs/reward.py:ratings_gpt in
+           runs/ratings_gpt; tiny_relaxed: runs/tiny_bytes, any --config.model="tiny_decoder()"
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -113,6 +117,14 @@ TINY_REWARD = {
     "epochs": 0.5,
 }
 TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
+RELAXED = {
+    "loss": "mle() + 0.2 * relaxed()",
+    "samples": 1,
+    "baseline": "no_baseline()",
+    "reward": "learned()",
+}
+# Importance sampling; the rewards are the data's own, or those of a reward line, which goes first.
+LOGGED = {"loss": "mle() + 1.0 * off_policy()", "baseline": "batch_mean()"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 NAMES = {
     "gpt": {
@@ -127,6 +139,7 @@ NAMES = {
     "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
     "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.5},
+    "sentiment_relaxed": {**SENTIMENT, **RELAXED, "reward_model": "runs/ratings_gpt"},
     # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
     "sums_start": {
         **SUMS,
@@ -149,6 +162,15 @@ NAMES = {
     },
     "tiny": {**TINY, "epochs": 2.0},
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
+    # Its reward model must have the policy's vocabulary; tiny ones have that of bytes.
+    "tiny_relaxed": {
+        **TINY_REWARD,
+        **RELAXED,
+        "data": "synthetic_logs(count=200)",
+        "prompts": "given()",
+        "reward_model": "runs/tiny_bytes",
+    },
+    "tiny_logged": {**TINY, **LOGGED, "data": "synthetic_logs(count=300)", "validations": 1},
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
 }
 
@@ -181,6 +203,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
     c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
+    c.relaxation = 1.0  # temperature of the softmax that relaxed() goes back through
     c.reward, c.reward_model = (
         "",
         "",

@@ -155,6 +155,18 @@ class Credit(NamedTuple):
         """The weights of texts that were not sampled, all of them one group: [N]."""
         return self._replace(samples=len(reward))._weights(reward, np.zeros_like(reward))
 
+    def advantage_of_texts(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards of texts that were not sampled, less the baseline, all of them one group: [N].
+
+        Raises: UserError on a baseline of earlier rollouts.
+        """
+        if self.baseline == "moving_average":
+            raise UserError(
+                "config key 'baseline': moving_average() is of earlier rollouts, and samples=0 has none; set "
+                "batch_mean(), or another"
+            )
+        return np.asarray(self.compare(jnp.array(reward[None])), np.float32)[0]
+
     def _advantage(self, paid: np.ndarray, carry: Mapping[str, Any]) -> np.ndarray:
         grouped = jnp.array(paid.reshape(-1, self.samples))
         if self.baseline == "moving_average":

@@ -186,6 +186,11 @@ def synthetic_pairs(*, count: int = 300, seed: int = 0) -> Data:
     return _fifths("synthetic_pairs", count, lambda: synthetic.pairs(count, seed=seed), None)
 
 
+def synthetic_logs(*, count: int = 300, seed: int = 0) -> Data:
+    """Made-up logged answers to prompts, with their rewards and log-probabilities."""
+    return _fifths("synthetic_logs", count, lambda: synthetic.logs(count, seed=seed), None)
+
+
 def sums(*, count: int = 2000, most: int = 99, seed: int = 0) -> Data:
     """Additions of two numbers from 0 to `most` as prompts, and their answers."""
     return _fifths("sums", count, lambda: synthetic.sums(count, most, seed=seed), None)
@@ -240,5 +245,6 @@ def _part(line: str, key: str, *, least: int) -> tuple[int, int]:
 
 
 DATA = {
-    f.__name__: f for f in (human_ratings, file, tfds, synthetic_ratings, synthetic_pairs, sums)
+    f.__name__: f
+    for f in (human_ratings, file, tfds, synthetic_ratings, synthetic_pairs, synthetic_logs, sums)
 }

@@ -107,6 +107,10 @@ def _language_source(missing: list[str]) -> str:
         return "pairs offer; give data of pairs or rankings, and samples=0"
     if "standard_rewards" in missing:
         return "a reward offers; set reward"
+    if "old_sequence_log_probs" in missing:
+        return "samples offer, or logged answers with log_prob and reward; set samples to 1 or more, or give such data"
+    if "relaxed_reward" in missing:
+        return "samples and a reward model offer; set samples to 1 or more, and reward_model"
     if {"advantage", "advantages", "group_rewards", "old_log_probs"} & set(missing):
         return "samples offer; set samples to 1 or more"
     return "no data and policy of such a config offer"

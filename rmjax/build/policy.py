@@ -1,6 +1,5 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import credit, critic, model, objective, rollout, training
+from rmjax.build import credit, critic, logged, model, objective, relaxed, rollout, training
 from rmjax.build.credit import Credit
 from rmjax.build.critic import Critic
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
-from rmjax.credit import baselines
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
-from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -93,6 +90,11 @@ class Plan(NamedTuple):
         return {name for term in self.terms for name in lookup.arrays(term.function)}
 
     @property
+    def relaxed(self) -> bool:
+        """Whether a term differentiates a reward model."""
+        return "relaxed_reward" in self.reads
+
+    @property
     def paired(self) -> bool:
         """Whether all answers of a record are learned from, not the best alone."""
         return any(name.startswith(("chosen", "desirable")) for name in self.reads)
@@ -113,6 +115,7 @@ class Parts(NamedTuple):
     step: Callable
     state: State
     frozen: Params
+    asked: Params  # placed: what the step reads beside `frozen`, of the reward model of relaxed()
     parameters: int
     notes: list[str]
 
@@ -158,6 +161,7 @@ def plan(config: Any) -> Plan:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
+    relaxed.check(config, {name for t in terms for name in lookup.arrays(t.function)})
     return Plan(
         terms,
         lookup.bind(config.data, DATA, key="data"),
@@ -220,11 +224,13 @@ def assemble(
     reads: Reads,
     dtype: str,
     rewards: np.ndarray | None = None,
+    judge: relaxed.Judge | None = None,
 ) -> Parts:
     """Builds batches of the data, the module, optimizer, step and the placed first state.
 
     loaded: of `prompted`. found, reads: of `backbone`. dtype: of products.
     rewards: of each training text, where texts of the data are learned from by reward.
+    judge: what relaxed() asks.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, adapter = config, chosen.training.adapter
@@ -234,7 +240,7 @@ def assemble(
         _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:
-        texts = _rewarded(texts, rewards, chosen.credit)
+        texts = logged.rewarded(texts, rewards, chosen.credit, chosen.reads, most)
     batches = pipeline.batches(
         texts,
         seed=c.seed,
@@ -267,8 +273,14 @@ def assemble(
         more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
         more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
         first = first | {name: first[like] for name, like in more.items()}
-    offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
-    goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
+    offered = {*jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)}
+    asked = {}
+    if judge is not None:
+        ask = relaxed.reward(judge, c.relaxation)
+        run = forward.language(module.apply, temperature=c.temperature, relaxed=ask)
+        offered |= {"relaxed_reward"} if c.samples else set()
+        asked = {f"{forward.ASKED}{path}": x for path, x in judge.params.items()}
+    goal = objective.language(chosen.terms, run, offered, sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
@@ -287,6 +299,7 @@ def assemble(
         layout.compile_step(made),
         layout.put(states[0]),
         layout.put(frozen, stacked=False),
+        layout.put(asked, stacked=False),
         sum(x.size for x in params.values()),
         [*loaded.notes, *notes],
     )
@@ -308,13 +321,3 @@ def _check_answers(config: Any, transformer: Any, ways: int) -> None:
 
 def _referred(names: set[str]) -> bool:
     return any("reference" in name for name in names)
-
-
-def _rewarded(made: Examples, rewards: np.ndarray, credit: Credit) -> Examples:
-    """The texts with their rewards: standardized, and as the config's weights."""
-    own = np.asarray(rewards, np.float32)[made.per_text["record"]]
-    spread = lambda x: np.repeat(np.asarray(x, np.float32), np.diff(made.first_target))
-    per_token = {"standard_rewards": spread(baselines.standardize(jnp.array(own)))}
-    if credit.weigh is not None:
-        per_token["reward_weight"] = spread(credit.of_texts(own)) * made.per_token["token_weight"]
-    return dataclasses.replace(made, per_token={**made.per_token, **per_token})

@@ -105,7 +105,8 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     c, adapter = config, chosen.training.adapter
     if loaded.kind == "plain texts":
         raise UserError("config key 'data': these texts have no ratings to learn a reward from; experiments."
-                        "optimize_policy trains language models on them")  # fmt: skip
+                        "optimize_policy trains language models on them, and file(rating='reward') makes the rewards "
+                        "of logs ratings")  # fmt: skip
     try:
         backbone = chosen.backbone()
     except ValueError as error:

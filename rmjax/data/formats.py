@@ -9,15 +9,18 @@
 | TEXT, rating or ratings; prompt?, attributes?                          | RatedText                 |
 | TEXT, numeric attributes ({"attributes": {...}}, or any other numbers) | RatedText; their mean, or one by name |
 | TEXT alone, or prompt, TEXT; or messages, the last an assistant's        | Text, for language models |
+| the same with reward, log_prob or log_probs (one a token); stopped?    | Text, of a log            |
 | TEXT, label (words, whole numbers, true/false: a class; 3.8: a rating) | RatedText; rating: place of the class |
 
 TEXT is text, completion, response or sentence; or sentence1 with sentence2, the first of which is the prompt.
 A prompt, chosen and rejected are strings, lists of {"role", "content"} or transcripts ("\\n\\nHuman: ...").
 Every record may have id, document, domain and weight.
+Other numbers of a logged text are no attributes; file(rating='reward') makes its reward a rating, for reward models.
 Labels of steps: where a file holds a -1, its labels are good 1, neutral 0, bad -1, and become 1, 1/2, 0.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +35,7 @@ FIELDS = (
 )
 TEXTS = ("text", "completion", "response", "sentence", "sentence2")
 COMMON = ("id", "document", "domain", "weight", "prompt", "sentence1", "messages", *TEXTS)
+LOGGED = ("reward", "log_prob", "log_probs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +188,23 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
     names = [name for name in TEXTS if name in row]
     if len(names) > 1:
         raise Bad(f"has {' and '.join(names)}, of which one is the text; leave out the other")
-    text = fields.filled(row, names[0])
+    chosen, own = reading.rating not in ("", "rating"), {"rating", "ratings", "label"} & set(row)
+    logged = not (chosen or own or "attributes" in row) and any(name in row for name in LOGGED)
+    # A policy may say nothing but that it stops.
+    text = (fields.string if logged else fields.filled)(row, names[0])
     head = "sentence1" if names == ["sentence2"] else "prompt"
     prompt = conversations.prompt(row.get(head, ""), head)
+    document = _document(row, prompt, text)
+    if logged:
+        log = _logged(row)
+        if not text and not (prompt and log["stopped"]):
+            raise Bad(f'field "{names[0]}": is empty')
+        return Draft(Text(document=document, text=text, prompt=prompt, **log, **shared))
+    if own and not chosen and {"log_prob", "log_probs"} & set(row):
+        raise Bad(f'"log_prob" is of a logged answer, whose "reward" stands for {min(own)!r}')
     ratings = fields.numbers(row, "ratings") if "ratings" in row else ()
-    attributes, document = _attributes(row, reading), _document(row, prompt, text)
-    rated = attributes or reading.rating not in ("", "rating")
-    if not rated and not {"rating", "ratings", "label"} & set(row):
+    attributes = _attributes(row, reading)
+    if not (attributes or chosen or own):
         return Draft(Text(document=document, text=text, prompt=prompt, **shared))
     rating, label = _rating(row, ratings, attributes, reading)
     record = RatedText(
@@ -203,6 +217,26 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
         **shared,
     )
     return Draft(record, label)
+
+
+def _logged(row: Mapping) -> dict[str, Any]:
+    """What a log says of an answer, as the fields of a Text."""
+    if "log_prob" in row and "log_probs" in row:
+        raise Bad('has "log_prob" and "log_probs", which is their sum; leave out one')
+    found: dict[str, Any] = {"stopped": row.get("stopped", True)}
+    if not isinstance(found["stopped"], bool):
+        raise Bad(f'field "stopped": must be true or false, not {found["stopped"]!r}')
+    nats = lambda v: v <= 0
+    if "reward" in row:
+        found["reward"] = fields.number(row, "reward")
+    if "log_prob" in row:
+        found["log_prob"] = fields.number(row, "log_prob", None, nats, "nats, 0 or below")
+    if "log_probs" in row:
+        found["log_probs"] = fields.numbers(row, "log_probs")
+        if not found["log_probs"] or not all(map(nats, found["log_probs"])):
+            raise Bad('field "log_probs": must be the nats of each token, 0 or below')
+        found["log_prob"] = math.fsum(found["log_probs"])
+    return found
 
 
 def _answered(row: Mapping) -> Mapping:

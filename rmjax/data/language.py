@@ -45,6 +45,7 @@ def opened(records: Sequence[Record], words: int) -> list[Text]:
                     " " + rest,
                     " ".join(parts[:words]),
                     record.weight,
+                    record.reward if isinstance(record, Text) else None,
                 )
             )
     if not found:
@@ -85,18 +86,22 @@ def encode(
     Texts without a prompt that are longer than max_length are cut into several, so that nothing is lost; a prompt
     loses its front, and an answer that does not fit alone its end (and its stop).
     compare: all answers of a record form a group, as preference losses need; `data_weight` is 0 but on the best.
+    Where every record is of a log that says so, texts have old_sequence_log_probs: NaN where they are not read whole.
+    Raises: UserError where a log has log-probabilities of another number of tokens than its answer has here.
     """
     said = [answers(r, compare=compare) for r in records]
     reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
     tokens, starts, record_of, learned, members, cut = [], [], [], [], [], 0
+    parted = set()  # records that are not read whole
     for i, group in enumerate(found):
         own = []
         for place, completion in enumerate(group.completions):
-            answer = _stopped(completion, reads.stop_ids)
+            answer = _ended(records[i], completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
             pieces = _fit(group, answer, max_length, reads, whole=plain)
             cut += pieces.cut
+            parted |= {i} if pieces.cut or len(pieces.parts) > 1 else set()
             for piece, start in pieces.parts:
                 own.append(len(tokens))
                 tokens.append(piece)
@@ -113,6 +118,9 @@ def encode(
         "text": np.arange(len(tokens), dtype=np.int32),
         "desirable": np.array(learned, np.float32),
     }
+    if (nats := log_probs(records)) is not None:
+        nats[list(parted)] = np.nan
+        per_text["old_sequence_log_probs"] = nats[per_text["record"]]
     if compare and isinstance(records[0], Ranking):  # ratings say which pairs there are
         ratings = [r.ratings for r in records if isinstance(r, Ranking)]
         per_text["rating"] = np.concatenate(ratings).astype(np.float32)
@@ -130,6 +138,18 @@ def encode(
     )
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
+
+
+def log_probs(records: Sequence[Record]) -> np.ndarray | None:
+    """Of logged answers, under the policies that wrote them: float32 [N]; None unless all records have one."""
+    found = [r.log_prob for r in records if isinstance(r, Text) and r.log_prob is not None]
+    return np.array(found, np.float32) if len(found) == len(records) else None
+
+
+def rewards(records: Sequence[Record]) -> np.ndarray | None:
+    """What logged answers earned: float32 [N]; None unless all records say so."""
+    found = [r.reward for r in records if isinstance(r, Text) and r.reward is not None]
+    return np.array(found, np.float32) if len(found) == len(records) else None
 
 
 def mismatched(examples: Examples, texts: np.ndarray, max_length: int) -> Examples:
@@ -199,6 +219,25 @@ def _front(prompt: np.ndarray, room: int, reads: Reads) -> np.ndarray:
         return prompt
     kept = int(int(prompt[0]) in reads.reader.tokenizer.special and room > 1)
     return np.concatenate([prompt[:kept], prompt[len(prompt) - room + kept :]])
+
+
+def _ended(record: Record, answer: np.ndarray, stop_ids: tuple[int, ...]) -> np.ndarray:
+    """An answer and its stop token, without which one of a log was cut by length.
+
+    Raises: UserError as `encode`.
+    """
+    whole = _stopped(answer, stop_ids)
+    if not isinstance(record, Text):
+        return whole
+    if not record.stopped:
+        whole = whole[:-1]
+    if record.log_probs and len(record.log_probs) != len(whole):
+        raise UserError(
+            f"config key 'data': record {record.id!r} has {len(record.log_probs)} log_probs, and its answer "
+            f"{len(whole)} tokens here, the stop among them unless stopped is false: a policy with another tokenizer "
+            "wrote it, or its tokens are not those of its text; leave it out"
+        )
+    return whole
 
 
 def _stopped(answer: np.ndarray, stop_ids: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,11 @@ Prompt = str | Messages  # plain text, or a conversation to be rendered by the m
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text, or an answer to a prompt, that nobody rated: for language models to learn from."""
+    """A text, or an answer to a prompt, that nobody rated: for language models to learn from.
+
+    Of a log also what it earned and how likely it was: the log-probability under the policy that wrote it, at the
+    temperature it was drawn at, in nats, summed over its tokens, the stop token among them where it `stopped`.
+    """
 
     id: str
     domain: str
@@ -19,6 +23,10 @@ class Text:
     text: str
     prompt: Prompt = ""
     weight: float = 1.0
+    reward: float | None = None
+    log_prob: float | None = None
+    log_probs: tuple[float, ...] = ()  # of each token, where known; their sum is log_prob
+    stopped: bool = True  # False: cut by length, so no stop token follows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,3 +59,23 @@ def sums(count: int, most: int, *, seed: int = 0) -> list[Text]:
     drawn = np.random.default_rng(seed).permutation((most + 1) ** 2)[:count]
     asked = [divmod(int(i), most + 1) for i in drawn]
     return [Text(f"{a}+{b}", "sums", f"{a}+{b}", str(a + b), prompt=f"{a}+{b}=") for a, b in asked]
+
+
+def logs(count: int, *, seed: int = 0) -> list[Text]:
+    """Answers of a writer of two words, each drawn evenly from 14: what they earned (good words less bad ones, halved)
+    and their log-probability, 2 log 1/14."""
+    rng, words = np.random.default_rng(seed), GOOD + BAD
+    drawn = rng.integers(len(words), size=(count, 2))
+    earned = np.where(drawn < len(GOOD), 1, -1).sum(axis=1) / 2
+    return [
+        Text(
+            f"{i}",
+            "synthetic",
+            f"{i}",
+            " ".join(words[w] for w in drawn[i]),
+            f"Review {i}: ",
+            reward=float(earned[i]),
+            log_prob=-2 * float(np.log(len(words))),
+        )
+        for i in range(count)
+    ]

@@ -62,8 +62,11 @@ def off_policy(
 ) -> Texts:
     """-min(rho, cap) A log p of a text that another policy wrote, rho = p / p_old; the ratio has no gradient.
 
-    old_sequence_log_probs: log-probability under the policy that wrote it.
-    advantage: reward less its baseline.
+    Of samples from before the last updates, or of logs: then texts that the writer would not write are never learned
+    of, and rho is tiny where the policy is far from it, so a log teaches next to nothing until `mle` came near.
+    old_sequence_log_probs: log-probability under the policy that wrote it, at the temperature it was drawn at; not of
+      the survivors of top-k, top-p and the like, which the policy's own log p is not of.
+    advantage: reward less its baseline; of logs without a price of divergence, for `kl` is paid on own samples alone.
     cap: largest ratio, > 0; an infinite one makes the gradient unbiased and its variance unbounded.
     Raises: ValueError if cap is not positive.
     Source: truncated importance sampling, Ionides 2008; Espeholt et al. 2018 (arXiv:1802.01561).
@@ -76,6 +79,18 @@ def off_policy(
     )
     log_ratio = jnp.minimum(sequence_log_probs - old_sequence_log_probs, jnp.log(cap))
     return -jax.lax.stop_gradient(jnp.exp(log_ratio) * advantage) * sequence_log_probs
+
+
+def relaxed(relaxed_reward: Texts) -> Texts:
+    """-R of a text that the policy drew, as a frozen reward model of its vocabulary scores it, in reward units.
+
+    The only reading here whose gradient goes through the reward: R is that of the tokens as drawn, and backward each
+    is a softmax of the logits that it was drawn from with the Gumbel noise that drew it (`rmjax.models.relaxation`).
+    Low in variance, and biased: a reward model is no linear function of its tokens.
+    relaxed_reward: of texts drawn from the policy as it is, so of one update a rollout.
+    Source: Jang et al. 2017 (arXiv:1611.01144); Bengio et al. 2013 (arXiv:1308.3432).
+    """
+    return -relaxed_reward
 
 
 def minimum_risk(

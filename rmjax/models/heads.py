@@ -158,8 +158,11 @@ class RewardModel(nn.Module):
         row: Int[Array, " R"] | None = None,
         branches: Int[Array, "R T"] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
+        embedded: Float[Array, "R T D"] | None = None,
     ) -> dict[str, Array]:
         """{"score" [R, P], ...} as the head offers; arguments as `Transformer` and `pool` say."""
-        hidden, _ = self.transformer(tokens, positions, segments, row, branches, tiles=tiles)
+        hidden, _ = self.transformer(
+            tokens, positions, segments, row, branches, tiles=tiles, embedded=embedded
+        )
         pooled = pool(hidden, positions, segments, score_at, branches, pooling=self.pooling)
         return self.head(pooled)

@@ -270,6 +270,7 @@ class Transformer(nn.Module):
         source: Source | None = None,
         cache: dict[str, Any] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
+        embedded: Float[Array, "R T D"] | None = None,
     ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
         """Hidden states after the last block, and the grown cache.
 
@@ -279,6 +280,7 @@ class Transformer(nn.Module):
         cache: what `empty_cache` gave, or the call before; it holds these rows' earlier tokens.
         tiles: query and key tile (of `attention.TILE` tokens) of every pair in which a token sees another; None: all.
           Not with a cache or a source.
+        embedded: read in place of the tokens' rows of the embedding table.
         """
         c = self.config
         stack = lambda causal, name=None: Stack(
@@ -301,17 +303,17 @@ class Transformer(nn.Module):
                 there = places.Places(
                     source.positions, source.segments, jnp.zeros_like(source.segments)
                 )
-                x = self._embed(table, source.tokens, source.positions, row)
+                x = self._embed(table[source.tokens], source.positions, row)
                 memory = stack(False, "encoder")(x, there, row, tiles=pairs)[0], there
         main = stack(c.kind != "encoder", "stack")
         nn.share_scope(self, main)
-        x = self._embed(table, tokens, positions, row)
+        x = self._embed(table[tokens] if embedded is None else embedded, positions, row)
         x, grown = main(x, at, row, memory, cache, pairs)
         return x, grown if grown is None or memory is None else grown | {"memory": memory}
 
-    def _embed(self, table, tokens, positions, row):
+    def _embed(self, x, positions, row):
         c, normal = self.config, nn.initializers.normal(0.02)
-        x = table[tokens] * c.embedding_scale
+        x = x * c.embedding_scale
         if c.positions == "learned":
             where = positions + c.first_position
             x = x + self.param("positions", normal, (c.max_positions, c.width))[where]

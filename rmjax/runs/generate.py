@@ -14,7 +14,7 @@ from rmjax.build import model, packed
 from rmjax.data import conversations, language
 from rmjax.data.encode import Reader
 from rmjax.data.fields import Bad
-from rmjax.data.records import Prompt, RatedText
+from rmjax.data.records import Prompt, RatedText, Text
 from rmjax.errors import UserError
 from rmjax.runs import progress, scoring, stored, streams
 from rmjax.sampling import filters, stops
@@ -40,6 +40,7 @@ def run(
     repetition_penalty: float = 1.0,
     stop: str = "",
     plain: bool = False,
+    logs: bool = False,
     batch_size: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -60,6 +61,9 @@ def run(
       repetition_penalty: above 1 makes tokens that are there less likely.
       stop: a text that ends a completion, which is then cut before it.
       plain: prompts are texts to be continued, also where the model has a chat template.
+      logs: instead a line {"prompt", "completion", "log_prob", "stopped"} of each completion (with "reward" where a
+        model ranks), from which a run with off_policy() learns. Refused with flags that draw otherwise than from the
+        policy itself; a completion whose text would be read as other tokens than were drawn is left out.
       batch_size: prompts answered together.
       seed: of the samples; the same gives the same.
 
@@ -69,8 +73,14 @@ def run(
     settings = Settings(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
     try:
         filters.check(settings)
+        if logs:
+            filters.require_exact(settings)
     except ValueError as error:
         raise UserError(f"flags of sampling: {error}") from error
+    if logs and (stop or not input):
+        raise UserError(
+            "--logs: needs --input, and no --stop, which cuts completions that were drawn longer"
+        )
     for name, value in (
         ("samples", samples),
         ("max_prompt", max_prompt),
@@ -79,21 +89,29 @@ def run(
         if value < 1:
             raise UserError(f"--{name}: must be at least 1, got {value}")
     size = batch_size if input else 1
-    answer = _answerer(policy, settings, samples, max_prompt, size, seed, stop, plain)
+    answer = _answerer(policy, settings, samples, max_prompt, size, seed, stop, plain, logs)
     rank = _ranked(reward_model) if reward_model else lambda prompt, found: found
     if not input:
         return _ask(answer, rank)
-    count = 0
+    count, written = 0, 0
     with streams.reading(input) as lines, streams.writing(output) as sink:
         for chunk in streams.chunks(_rows(lines, input), size):
             prompts = [prompt for _, prompt in chunk]
             for (row, prompt), found in zip(chunk, answer(prompts, count), strict=True):
-                line = row | {"completions": rank(prompt, found)}
-                print(json.dumps(line, ensure_ascii=False), file=sink)
+                ranked = rank(prompt, found) if found else []
+                made = _log(row, ranked) if logs else [row | {"completions": ranked}]
+                for line in made:
+                    print(json.dumps(line, ensure_ascii=False), file=sink)
+                written += len(made)
             sink.flush()
             count += len(chunk)
     progress.CONSOLE.print(f"answered {count:,} prompts")
-    return {"lines": count}
+    if logs and written < count * samples:
+        progress.CONSOLE.print(
+            f"note: {count * samples - written:,} of {count * samples:,} completions are left out, whose text would "
+            "be read as other tokens than were drawn"
+        )
+    return {"lines": written}
 
 
 def _rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[dict[str, Any], Prompt]]:
@@ -115,8 +133,12 @@ def _answerer(
     seed: int,
     stop: str,
     plain: bool,
+    logs: bool,
 ) -> Answer:
-    """answer(prompts, number of the first) -> the samples of each, with log-probability and whether it stopped."""
+    """answer(prompts, number of the first) -> the samples of each, with log-probability and whether it stopped.
+
+    logs: those alone whose text is read as the tokens that were drawn.
+    """
     found = model.policy_of(policy)
     ends = found.tokenizer.id_of(found.stop)
     if ends is None:
@@ -141,11 +163,32 @@ def _answerer(
             raise UserError(f"--policy={policy!r}: {error}") from error
         made = jax.tree.map(np.asarray, made)
         return [
-            [_completion(made, row, k, found.tokenizer.decode, ended) for k in range(samples)]
+            [
+                _completion(made, row, k, found.tokenizer.decode, ended)
+                for k in range(samples)
+                if not logs or _read_back(made, row, k, prompts[row], reads)
+            ]
             for row in range(len(prompts))
         ]
 
     return answer
+
+
+def _read_back(made, row: int, k: int, prompt: Prompt, reads: language.Reads) -> bool:
+    """Whether the text of a completion is read as the tokens that were drawn, so that its log-probability is theirs."""
+    drawn = made.tokens[row, k, : made.lengths[row, k]]
+    text, stopped = reads.reader.tokenizer.decode(drawn), bool(made.stopped[row, k])
+    record = Text("", "", "", text, prompt, stopped=stopped)
+    read = language.encode([record], reads, language.WHOLE).examples
+    assert read.starts is not None
+    return np.array_equal(read.tokens[0][int(read.starts[0]) :], drawn)
+
+
+def _log(row: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a prompt's completions, as `rmjax.data.formats` reads logs."""
+    about = {name: row[name] for name in ("id", "document", "domain", "prompt") if name in row}
+    renamed = lambda one: {"completion" if k == "text" else k: v for k, v in one.items()}
+    return [about | renamed(one) for one in found]
 
 
 def _completion(made, row: int, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:

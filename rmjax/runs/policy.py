@@ -11,16 +11,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import report
+from rmjax.build import logged, rollout, training
 from rmjax.build import policy as build
-from rmjax.build import rollout, training
 from rmjax.build.data import Data
 from rmjax.build.packed import Texts
 from rmjax.credit import divergence
 from rmjax.data import language, pipeline
-from rmjax.data.records import Prompt, Record
+from rmjax.data.records import Prompt, Record, Text
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
-from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
+from rmjax.runs import folder, likelihood, progress, relaxing, resume, rewarding, sampled, speed
 from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop, metrics
 
@@ -67,10 +67,13 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         for key in ("reward", "gold")
         if (made := rewarding.make(config, key, prompts, whole=chosen.words > 0)) is not None
     }
-    known = None
+    known = logged.rewards(config, chosen.terms, loaded.train)
     if "reward" in rewards and not config.samples:
         known = _data_rewards(home, loaded.train, rewards["reward"])
-    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known)
+    judge = None
+    if chosen.relaxed and config.samples:
+        judge = relaxing.judge(config, reads, loaded.train, whole=chosen.words > 0)
+    parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
     say(
         f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, {_size(parts)}, "
         f"{parts.layout.name}, {choices['dtype']}"
@@ -127,7 +130,8 @@ def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.n
         progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
         answers = [language.answers(r, compare=False)[0] for r in records]
         prompts = [language.said(r.prompt) for r in records]
-        found = reward(Texts(prompts, answers, answers, np.ones(len(records), bool)))
+        stopped = np.array([r.stopped if isinstance(r, Text) else True for r in records])
+        found = reward(Texts(prompts, answers, answers, stopped))
         folder.write_array(path, found)
     return np.load(path)
 
@@ -157,12 +161,14 @@ def _train(
     elif any("reference" in name for name in chosen.reads):
         prepare = _referring(parts, tools, chosen.reads)
     watched = "log_prob" if tools.write is None else "objective"
+    if tools.write is None and _weighed(chosen, parts.data.validation):
+        watched = "logged_reward"
     try:
         with progress.bar(steps, start) as shown:
             return loop.train(
                 parts.step,
                 parts.state,
-                parts.frozen,
+                {**parts.frozen, **parts.asked},
                 batches,
                 parts.layout,
                 steps=steps,
@@ -237,6 +243,12 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
     return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)
 
 
+def _weighed(chosen: build.Plan, records: Sequence[Record]) -> bool:
+    """Whether a policy's reward can be told from these records, as a term weighs those it learns from."""
+    known = language.rewards(records), language.log_probs(records)
+    return logged.RATIO in chosen.reads and all(x is not None for x in known)
+
+
 def _no_reward(texts: Texts) -> np.ndarray:
     return np.zeros(len(texts.completions), np.float32)
 
@@ -262,6 +274,8 @@ def _validation(
     def validate(state) -> dict[str, float]:
         found = tools.predicts(state.params, records)
         means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
+        told = likelihood.earned(found, records, [r.document for r in records])
+        means |= {name: figure["value"] for name, figure in told.items()}
         if tools.write is not None:
             written = tools.write(state.params, asked)
             step = int(parts.layout.value(state.step)) // updates
@@ -287,7 +301,9 @@ def _judge(
         own = [r for r in test if r.domain == domain]
         documents = [r.document for r in own]
         for who, policy in (("", params), ("reference/", _start(parts))):
-            found = likelihood.figures(tools.predicts(policy, own), documents)
+            counted = tools.predicts(policy, own)
+            found = likelihood.figures(counted, documents)
+            found |= likelihood.earned(counted, own, documents)
             figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
     if tools.write is not None:
         asked = _some(test, config.test_prompts)

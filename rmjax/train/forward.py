@@ -15,6 +15,8 @@ from rmjax.train.state import collections
 
 INPUTS = ("tokens", "positions", "segments", "score_at")
 LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at")
+ASKED = "asked/"  # begins the paths of a reward model's parameters among the frozen ones of a policy's step
+_NOISE = 1  # folded into the step's key
 
 
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
@@ -37,7 +39,7 @@ def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], d
 
 
 def language(
-    apply: Callable, *, temperature: float = 1.0
+    apply: Callable, *, temperature: float = 1.0, relaxed: Callable | None = None
 ) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
     """Returns forward(params, frozen, batch, rng) -> the batch's arrays, and what losses read of a policy.
 
@@ -46,10 +48,13 @@ def language(
     is Q's alone, and beside them q, that of the token itself. Of texts [R, P]: sequence_log_probs (sums over a text's
     tokens to predict), lengths (their number); of pairs [R, Q] and groups [R, G, K] the same, gathered. The sums of
     old_log_probs and reference_log_probs [R, L] where the batch holds these.
+    relaxed: (parameters under ASKED, batch, logits [R, L, V], key) -> relaxed_reward [R, P]; None: it is not offered.
     """
 
     def forward(params, frozen, batch, rng):
-        offered = {**batch, **_apply(apply, LANGUAGE_INPUTS, params, frozen, batch, rng)}
+        asked = {k.removeprefix(ASKED): x for k, x in frozen.items() if k.startswith(ASKED)}
+        rest = {k: x for k, x in frozen.items() if not k.startswith(ASKED)}
+        offered = {**batch, **_apply(apply, LANGUAGE_INPUTS, params, rest, batch, rng)}
         logits = offered.pop("logits").astype(jnp.float32) / temperature
         token = jnp.take_along_axis(batch["tokens"], batch["target_at"], axis=1)
         # Not by log_softmax: it would write all of [R, L, V] once more.
@@ -62,6 +67,9 @@ def language(
             each = offered.pop("action_values")
             offered["q"] = jnp.take_along_axis(each, token[..., None], axis=2)[..., 0]
             offered["values"] = jnp.sum(jax.lax.stop_gradient(share) * each, axis=2)
+        if relaxed is not None:
+            key = jax.random.fold_in(rng, _NOISE)
+            offered["relaxed_reward"] = relaxed(asked, batch, logits, key)
         found = offered | sequences(offered)
         # Places of a pair's texts are no scores, which losses of these names take.
         return {name: x for name, x in found.items() if name not in ("chosen", "rejected")}

@@ -44,6 +44,7 @@ ARRAYS = {
     **{name: RNG.integers(1, 9, SHAPE) for name in ("lengths", "chosen_lengths", "rejected_lengths")},
     **{name: RNG.uniform(size=SHAPE) for name in ("data_weight", "reward_weight")},
     "desirable": RNG.integers(0, 2, SHAPE),
+    "relaxed_reward": RNG.normal(size=SHAPE),
     "group_log_probs": RNG.normal(-9, 3, (*SHAPE, 4)),
     "group_rewards": RNG.normal(size=(*SHAPE, 4)),
 }  # fmt: skip
@@ -70,6 +71,7 @@ DIFFERENTIABLE = (
     "chosen_log_probs",
     "rejected_log_probs",
     "group_log_probs",
+    "relaxed_reward",
     "values",
     "q",
     "entropy",
