@@ -7,7 +7,8 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
-tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
+tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds. tiny_t5_mle, tiny_t5_rloo: an
+           encoder–decoder, whose encoder reads the prompt and whose decoder answers.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -105,6 +106,7 @@ TINY_REWARD = {
     "epochs": 0.5,
 }
 TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
+TINY_T5 = {"policy": "tiny_encoder_decoder()", "prompts": "opening(words=2)"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 NAMES = {
     "gpt": {
@@ -142,6 +144,8 @@ NAMES = {
     "tiny": {**TINY, "epochs": 2.0},
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
+    "tiny_t5_mle": {**TINY, **TINY_T5, "epochs": 2.0},
+    "tiny_t5_rloo": {**TINY_REWARD, **TINY_T5, **OBJECTIVES["rloo"]},
 }
 
 
@@ -158,10 +162,12 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
         "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
     )
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
-    c.max_length = 256  # tokens of a prompt with its answer
+    c.max_length = 256  # tokens of a prompt with its answer; of each where an encoder reads prompts
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices
     c.epochs = 1.0
-    c.policy = "gpt()"  # gpt, pretrained(source=), trained(workdir=), tiny_decoder
+    c.policy = (
+        "gpt()"  # gpt, pretrained(source=), trained(workdir=), tiny_decoder, tiny_encoder_decoder
+    )
     c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)"
     c.critic = False  # values beside the logits, by a linear layer
     c.dropout = 0.0

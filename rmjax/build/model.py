@@ -140,6 +140,13 @@ def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> 
     return Backbone(config, {}, tokenizer, pooling, stop="</s>")
 
 
+def tiny_encoder_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> Backbone:
+    """A small encoder–decoder over bytes, from scratch, of T5's shape."""
+    tokenizer = Tokenizer.bytes()
+    config = presets.encoder_decoder(tokenizer.vocab_size, width, layers, 512)
+    return Backbone(config, {}, tokenizer, pooling, stop="</s>")
+
+
 def trained(*, workdir: str, pooling: str = "last") -> Backbone:
     """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder."""
     best = Path(workdir) / "checkpoints/best"
@@ -171,7 +178,9 @@ def trained(*, workdir: str, pooling: str = "last") -> Backbone:
     )
 
 
-MODELS = {f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder)}
+MODELS = {
+    f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder, tiny_encoder_decoder)
+}
 
 
 class Labels(NamedTuple):
@@ -309,12 +318,17 @@ def language_model(found: Backbone, dtype: str) -> tuple[LanguageModel, dict[str
 def policy_of(source: str) -> Backbone:
     """The language model of a run folder, or of a source as of `pretrained`.
 
-    Raises: UserError where there is none that is causal.
+    Raises: UserError where there is none that decodes.
     """
     found = trained(workdir=source) if (Path(source) / "checkpoints").is_dir() else stored(source)
-    if found.config.kind != "decoder":
-        raise UserError(f"--policy={source!r} is no causal language model")
+    if found.config.kind == "encoder":
+        raise UserError(f"--policy={source!r} is an encoder, which cannot answer")
     return found
+
+
+def encodes(config: Config) -> bool:
+    """Whether an encoder reads the prompts that a decoder answers."""
+    return config.kind == "encoder_decoder"
 
 
 def shares(config: Config, pooling: str) -> bool:

@@ -1,7 +1,7 @@
 """Packed batches with static shapes, each a pure function of (seed, k).
 
-Legend: R rows, T tokens, P scored texts in a row, L tokens to predict in a row, Q pairs in a row, N pairs of tiles in
-a row.
+Legend: R rows, T tokens, S tokens that an encoder reads in a row, P scored texts in a row, L tokens to predict in a
+row, Q pairs in a row, N pairs of tiles in a row.
 """
 
 import dataclasses
@@ -39,7 +39,8 @@ class Batches:
     shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G];
     where rows are much longer than texts also tiles [R, N, 2], as `models.attention` reads them; of a language model's
     texts also target_at (tokens to predict), source_at (the tokens before them), text_of (their text's place; P where
-    there is none) and the targets' arrays, all [R, L].
+    there is none) and the targets' arrays, all [R, L]. Where an encoder reads prompts also encoder_tokens,
+    encoder_segments, encoder_positions [R, S]: a decoder's segment reads the encoder's of its number.
     """
 
     examples: Examples
@@ -73,8 +74,10 @@ class Batches:
     def padding(self) -> float:
         """The share of token slots that hold padding, over the run's full-sized batches."""
         full = [b for plan in self.plans for b in plan if len(b) == len(self.plans[0][0])]
-        used = sum(int(_group_lengths(self.examples, b).sum()) for b in full)
-        return 1 - used / (len(full) * self.shape.rows * self.shape.row_length)
+        used = sum(sum(self.examples.counts(group)) for b in full for group in b)
+        length = self.shape.row_length
+        length += self.examples.encoder_room(length)
+        return 1 - used / (len(full) * self.shape.rows * length)
 
 
 def batches(

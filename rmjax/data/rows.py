@@ -1,6 +1,7 @@
 """Rows of tokens being filled with packed texts: where each token, scored place and token to predict lies.
 
-Legend: R rows, T tokens, P scored texts in a row, L tokens to predict in a row.
+Legend: R rows, T tokens, S tokens that an encoder reads in a row, P scored texts in a row, L tokens to predict in a
+row.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ class Rows:
     places: np.ndarray
     segments: np.ndarray
     targets: np.ndarray
+    read: np.ndarray  # tokens of the encoder
 
     @classmethod
     def empty(cls, examples: Examples, shape: Shape, pad_id: int) -> "Rows":
@@ -50,7 +52,12 @@ class Rows:
             batch |= {name: np.zeros(size, np.int32) for name in ("target_at", "source_at")}
             batch["text_of"] = np.full(size, shape.places, np.int32)
             batch |= {name: np.zeros(size, x.dtype) for name, x in examples.per_token.items()}
-        return cls(examples, batch, *np.zeros((4, shape.rows), np.int64))
+        if examples.encoder_tokens is not None:
+            size = (shape.rows, examples.encoder_room(shape.row_length))
+            names = ("encoder_segments", "encoder_positions")
+            batch |= {name: np.zeros(size, np.int32) for name in names}
+            batch["encoder_tokens"] = np.full(size, pad_id, np.int32)
+        return cls(examples, batch, *np.zeros((5, shape.rows), np.int64))
 
     def lay(self, row: int, group: np.ndarray) -> None:
         """Puts a group behind what the row holds: a text each in its own segment, or a prompt with its branches."""
@@ -61,6 +68,8 @@ class Rows:
         fork = int(self.used[row]) - 1  # the last token that the texts share
         for branch, (index, text) in enumerate(zip(group, texts, strict=True), 1):
             self.segments[row] += not shared
+            if self.examples.encoder_tokens is not None and (branch == 1 or not shared):
+                self._read(row, self.examples.encoder_tokens[index])
             start = int(self.used[row]) - shared  # where the text would begin
             self._write(row, text[shared:], shared, branch if shared else 0)
             ends = self.examples.ends
@@ -95,3 +104,11 @@ class Rows:
         if branch:
             self.batch["branches"][row, span] = branch
         self.used[row] = span.stop
+
+    def _read(self, row: int, tokens: np.ndarray) -> None:
+        """Puts what the encoder reads of the row's latest segment behind what it reads of the others."""
+        span = slice(int(self.read[row]), int(self.read[row]) + len(tokens))
+        self.batch["encoder_tokens"][row, span] = tokens
+        self.batch["encoder_segments"][row, span] = self.segments[row]
+        self.batch["encoder_positions"][row, span] = np.arange(len(tokens))
+        self.read[row] = span.stop

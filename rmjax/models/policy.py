@@ -1,13 +1,13 @@
 """A language model with what its training reads of it.
 
-Legend: R rows, T tokens, L tokens to predict, V vocabulary.
+Legend: R rows, T tokens, S tokens that an encoder reads, L tokens to predict, V vocabulary.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from rmjax.models.transformer import LanguageModel
+from rmjax.models.transformer import LanguageModel, Source
 
 
 class Policy(LanguageModel):
@@ -25,12 +25,21 @@ class Policy(LanguageModel):
         row: Int[Array, " R"] | None = None,
         branches: Int[Array, "R T"] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
+        encoder_tokens: Int[Array, "R S"] | None = None,
+        encoder_positions: Int[Array, "R S"] | None = None,
+        encoder_segments: Int[Array, "R S"] | None = None,
     ) -> dict[str, Array]:
         """{"logits" [R, L, V]} over the token after each of `source_at`, and with a critic {"values" [R, L]} there.
 
-        Other arguments as of `Transformer`. A critic's values are 0 at first (Ziegler et al. 2019).
+        Other arguments as of `Transformer`; encoder_*: its `source`, all of them or none.
+        A critic's values are 0 at first (Ziegler et al. 2019).
         """
-        hidden, _ = self.transformer(tokens, positions, segments, row, branches, tiles=tiles)
+        source = None
+        if encoder_tokens is not None:
+            source = Source(encoder_tokens, encoder_positions, encoder_segments)
+        hidden, _ = self.transformer(
+            tokens, positions, segments, row, branches, source, tiles=tiles
+        )
         hidden = jnp.take_along_axis(hidden, source_at[..., None], axis=1)
         offered = {"logits": self.unembed(hidden)}
         if self.critic:
