@@ -24,7 +24,11 @@ SMALL = {
 }  # fmt: skip
 PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
 WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
-OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in WHOLE]
+OTHERS = [
+    name
+    for name in NAMES
+    if name.startswith("tiny") and name not in WHOLE and not name.startswith("tiny_t5")
+]
 
 
 def config(name, **lines):
@@ -161,9 +165,8 @@ def assembled(chosen):
     return parts, plan, reward
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_one_step_of_every_other_objective(name):
-    chosen = config(name)
+def two_steps(chosen):
+    """How far two updates of a config move each parameter at most."""
     parts, plan, reward = assembled(chosen)
     first = {k: np.array(x) for k, x in parts.state.params.items()}
     made = [parts.batches[0]]
@@ -182,8 +185,12 @@ def test_one_step_of_every_other_objective(name):
     assert math.isfinite(float(means["loss"].value)) and float(means["grad_norm"].value) > 0
     # The schedule warms up: a first step moves little, and not at all where it starts at 0.
     state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(made[-1]))
-    moved = max(float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first)
-    assert 0 < moved < 0.1
+    return {k: float(np.max(np.abs(np.asarray(state.params[k]) - first[k]))) for k in first}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_step_of_every_other_objective(name):
+    assert 0 < max(two_steps(config(name)).values()) < 0.1
 
 
 @pytest.mark.parametrize(
