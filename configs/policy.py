@@ -7,11 +7,12 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
-tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
 tiny_logged: learns from answers that another policy wrote, by their rewards and log-probabilities; of your own logs:
            --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
 sentiment_relaxed: through a reward model of the policy's own vocabulary, configs/reward.py:ratings_gpt in
            runs/ratings_gpt; tiny_relaxed: runs/tiny_bytes, any --config.model="tiny_decoder()"
+tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds. tiny_t5_mle, tiny_t5_rloo: an
+           encoder–decoder, whose encoder reads the prompt and whose decoder answers.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -125,6 +126,7 @@ RELAXED = {
 }
 # Importance sampling; the rewards are the data's own, or those of a reward line, which goes first.
 LOGGED = {"loss": "mle() + 1.0 * off_policy()", "baseline": "batch_mean()"}
+TINY_T5 = {"policy": "tiny_encoder_decoder()", "prompts": "opening(words=2)"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 NAMES = {
     "gpt": {
@@ -172,6 +174,8 @@ NAMES = {
     },
     "tiny_logged": {**TINY, **LOGGED, "data": "synthetic_logs(count=300)", "validations": 1},
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
+    "tiny_t5_mle": {**TINY, **TINY_T5, "epochs": 2.0},
+    "tiny_t5_rloo": {**TINY_REWARD, **TINY_T5, **OBJECTIVES["rloo"]},
 }
 
 
@@ -188,10 +192,12 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
         "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
     )
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
-    c.max_length = 256  # tokens of a prompt with its answer
+    c.max_length = 256  # tokens of a prompt with its answer; of each where an encoder reads prompts
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices
     c.epochs = 1.0
-    c.policy = "gpt()"  # gpt, pretrained(source=), trained(workdir=), tiny_decoder
+    c.policy = (
+        "gpt()"  # gpt, pretrained(source=), trained(workdir=), tiny_decoder, tiny_encoder_decoder
+    )
     c.adapter = "none()"  # or "lora(rank=16, alpha=32.0)"
     # What states are worth: none, value, q (of every next token; returns="expected_sarsa(discount=1.0)"), linear in the
     # policy's hidden states; or value(workdir='runs/rm'): a transformer of its own, that of a reward model over the

@@ -146,6 +146,13 @@ def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> 
     return Backbone(config, {}, tokenizer, pooling, stop="</s>")
 
 
+def tiny_encoder_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> Backbone:
+    """A small encoder–decoder over bytes, from scratch, of T5's shape."""
+    tokenizer = Tokenizer.bytes()
+    config = presets.encoder_decoder(tokenizer.vocab_size, width, layers, 512)
+    return Backbone(config, {}, tokenizer, pooling, stop="</s>")
+
+
 def trained(*, workdir: str, pooling: str = "last") -> Backbone:
     """The transformer and tokenizer of the language model that a run of experiments.optimize_policy trained."""
     return _without_output(finished(workdir))._replace(pooling=pooling)
@@ -188,7 +195,9 @@ def merged(workdir: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {k: np.asarray(x) for k, x in params.items()}
 
 
-MODELS = {f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder)}
+MODELS = {
+    f.__name__: f for f in (pretrained, trained, tiny_encoder, tiny_decoder, tiny_encoder_decoder)
+}
 
 
 class Labels(NamedTuple):
@@ -326,12 +335,17 @@ def language_model(found: Backbone, dtype: str) -> tuple[LanguageModel, dict[str
 def policy_of(source: str) -> Backbone:
     """The language model of a run folder, or of a source as of `pretrained`.
 
-    Raises: UserError where there is none that is causal.
+    Raises: UserError where there is none that decodes.
     """
     found = finished(source) if (Path(source) / "checkpoints").is_dir() else stored(source)
-    if found.config.kind != "decoder":
-        raise UserError(f"--policy={source!r} is no causal language model")
+    if found.config.kind == "encoder":
+        raise UserError(f"--policy={source!r} is an encoder, which cannot answer")
     return found
+
+
+def encodes(config: Config) -> bool:
+    """Whether an encoder reads the prompts that a decoder answers."""
+    return config.kind == "encoder_decoder"
 
 
 def shares(config: Config, pooling: str) -> bool:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rmjax.data import pipeline
+from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.evaluation import text
@@ -47,6 +47,7 @@ class Bounds(NamedTuple):
     prompts: B. row_length: that of one prompt with all its samples, or of the longest text of the data set.
     places: texts in a row, group_size: K. data_rows: rows that hold texts of the data set, behind those of samples.
     multiple: rows of an update are a multiple of it. epochs, minibatches: how a rollout is learned from.
+    encoder_ratio: as of `Examples`, where an encoder reads the prompts; 0: none does.
     """
 
     prompts: int
@@ -58,6 +59,7 @@ class Bounds(NamedTuple):
     epochs: int
     minibatches: int
     pad_id: int
+    encoder_ratio: float = 0.0
 
 
 def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
@@ -80,12 +82,20 @@ def written(samples: Samples, texts: Texts) -> dict[str, float]:
     return found | {"length": float(np.mean(samples.lengths))}
 
 
-def as_examples(samples: Samples, prompts: Prompts) -> Examples:
-    """Each sample behind its prompt, the K of a prompt a group; token_weight 1 and data_weight 0."""
+def as_examples(samples: Samples, prompts: Prompts, encoder_ratio: float = 0.0) -> Examples:
+    """Each sample behind its prompt, the K of a prompt a group; token_weight 1 and data_weight 0.
+
+    encoder_ratio: as of `Bounds`.
+    """
     b, k, _ = samples.tokens.shape
     lengths = samples.lengths.ravel()
+    heads, read = prompts.ids, {}
+    if encoder_ratio:
+        heads = [language.BEGIN] * b
+        encoder_tokens = [prompts.ids[i // k] for i in range(b * k)]
+        read = {"encoder_tokens": encoder_tokens, "encoder_ratio": encoder_ratio}
     tokens = [
-        np.concatenate([prompts.ids[i // k], row[:n]]).astype(np.int32)
+        np.concatenate([heads[i // k], row[:n]]).astype(np.int32)
         for i, (row, n) in enumerate(zip(samples.tokens.reshape(b * k, -1), lengths, strict=True))
     ]
     one = np.ones(int(lengths.sum()), np.float32)
@@ -97,8 +107,9 @@ def as_examples(samples: Samples, prompts: Prompts) -> Examples:
         per_text={"record": np.arange(b * k, dtype=np.int32)},
         fixed=list(np.arange(b * k).reshape(b, k)),
         share=k > 1,
-        starts=np.repeat([len(p) for p in prompts.ids], k).astype(np.int64),
+        starts=np.repeat([len(p) for p in heads], k).astype(np.int64),
         per_token={"token_weight": one, "data_weight": 0 * one},
+        **read,
     )
 
 
@@ -110,6 +121,10 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
     zero = np.zeros(words, np.float32)
     both = lambda a, b: np.concatenate([a, b])
     assert samples.fixed is not None and samples.starts is not None and data.starts is not None
+    read = None
+    if samples.encoder_tokens is not None:
+        assert data.encoder_tokens is not None
+        read = [*samples.encoder_tokens, *data.encoder_tokens]
     return dataclasses.replace(
         samples,
         tokens=[*samples.tokens, *data.tokens],
@@ -123,6 +138,7 @@ def joined(samples: Examples, data: Examples | None) -> Examples:
             "token_weight": both(samples.per_token["token_weight"], zero),
             "data_weight": both(samples.per_token["data_weight"], data.per_token["data_weight"]),
         },
+        encoder_tokens=read,
     )
 
 
@@ -130,6 +146,7 @@ def chosen(examples: Examples, texts: np.ndarray) -> Examples:
     """The texts at these places alone."""
     assert examples.starts is not None
     words = np.concatenate([np.arange(*examples.first_target[[i, i + 1]]) for i in texts])
+    read = examples.encoder_tokens
     return dataclasses.replace(
         examples,
         tokens=[examples.tokens[i] for i in texts],
@@ -140,6 +157,7 @@ def chosen(examples: Examples, texts: np.ndarray) -> Examples:
         fixed=list(np.arange(len(texts))[:, None]),
         starts=examples.starts[texts],
         per_token={name: x[words] for name, x in examples.per_token.items()},
+        encoder_tokens=None if read is None else [read[i] for i in texts],
     )
 
 

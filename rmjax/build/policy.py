@@ -43,7 +43,7 @@ def gpt(
 
 
 def pretrained(*, source: str) -> Backbone:
-    """A pretrained causal language model: "smollm2", a Hugging Face folder, hf://ORG/NAME or a .gguf file."""
+    """A pretrained language model, causal or T5: "smollm2", a Hugging Face folder, hf://ORG/NAME or a .gguf file."""
     return model.stored(source)
 
 
@@ -52,7 +52,10 @@ def trained(*, workdir: str) -> Backbone:
     return model.finished(workdir)
 
 
-POLICIES = {f.__name__: f for f in (gpt, pretrained, trained, model.tiny_decoder)}
+POLICIES = {
+    f.__name__: f
+    for f in (gpt, pretrained, trained, model.tiny_decoder, model.tiny_encoder_decoder)
+}
 
 
 def given() -> int:
@@ -188,7 +191,7 @@ def prompted(chosen: Plan, loaded: Data) -> Data:
 def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
     """The policy's transformer and how it reads.
 
-    Raises: UserError where it is no causal language model or has no stop token.
+    Raises: UserError where it is no language model or has no stop token.
     """
     texts = lambda: [
         text
@@ -200,9 +203,10 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
         found = chosen.policy(texts()) if wanted else chosen.policy()
     except ValueError as error:
         raise UserError(f"config key 'policy': {error}") from error
-    if found.config.kind != "decoder":
+    if found.config.kind == "encoder":
         raise UserError(
-            f"config key 'policy': {config.policy} is an {found.config.kind}; a policy is a causal decoder"
+            f"config key 'policy': {config.policy} is an encoder; a policy is a causal decoder, or has one behind its "
+            "encoder"
         )
     stop = found.tokenizer.id_of(found.stop)
     if stop is None:
@@ -210,10 +214,9 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
             f"config key 'policy': {config.policy} names no token that ends a text (eos_token)"
         )
     template = None if chosen.words else found.template
-    reader = Reader(
-        found.tokenizer, template, config.max_length, model.shares(found.config, "last")
-    )
-    return found, Reads(reader, (stop,))
+    # Answers share their prompt, read by either stack: no token of it sees them.
+    reader = Reader(found.tokenizer, template, config.max_length, share=True)
+    return found, Reads(reader, (stop,), model.encodes(found.config))
 
 
 def assemble(
@@ -248,7 +251,7 @@ def assemble(
         batch_size=c.batch_size,
         rows_multiple=layout.ways * c.microbatches,
         pad_id=found.tokenizer.pad_id,
-        tiling=None if c.samples else pipeline.Tiling(attention.TILE, causal=True),
+        tiling=None if c.samples or reads.encoder else pipeline.Tiling(attention.TILE, causal=True),
     )
     transformer = model.transformer(
         found.config, dtype, dropout=c.dropout, remat=c.remat, adapter=adapter
@@ -307,11 +310,13 @@ def assemble(
 
 def _check_answers(config: Any, transformer: Any, ways: int) -> None:
     """Raises: UserError where answers of the policy cannot be sampled, be it for validation alone."""
-    total = config.max_prompt + config.max_new_tokens
     most = transformer.max_positions - transformer.first_position
+    total, where = config.max_prompt + config.max_new_tokens, "together"
+    if model.encodes(transformer):
+        total, where = max(config.max_prompt, config.max_new_tokens), "in one of its stacks"
     if total > most:
         raise UserError(
-            f"config keys 'max_prompt', 'max_new_tokens': are {total} together, and the policy has {most} positions"
+            f"config keys 'max_prompt', 'max_new_tokens': are {total} {where}, and the policy has {most} positions"
         )
     if config.batch_size % ways:
         raise UserError(

@@ -3,6 +3,8 @@
 Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tokens to predict and P texts in a row.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from rmjax.build import packed
 from rmjax.build.credit import Credit
 from rmjax.build.packed import Bounds, Places, Prompts, Texts
 from rmjax.data import language, pipeline
-from rmjax.data.examples import Examples
+from rmjax.data.examples import Examples, encoder_ratio
 from rmjax.data.language import Reads
 from rmjax.data.records import Record
 from rmjax.data.tokenizer import Tokenizer
@@ -101,7 +103,8 @@ def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.nda
         np.full(shape[:2], shape[2], np.int32),
         np.zeros(shape[:2], bool),
     )
-    examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+    made = packed.as_examples(samples, item.prompts, bounds.encoder_ratio)
+    examples = packed.joined(made, item.data)
     batch = packed.lay(examples, bounds.prompts, bounds)
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
@@ -130,7 +133,8 @@ def prepare(
         samples = functions.sample(params, item.prompts, item.step, bounds.group_size)
         texts = packed.as_texts(samples, item.prompts, tokenizer)
         reward = functions.reward(texts)
-        examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+        own = packed.as_examples(samples, item.prompts, bounds.encoder_ratio)
+        examples = packed.joined(own, item.data)
         batch = packed.lay(examples, len(item.prompts.ids), bounds)
         where = Places.of(batch, len(reward), samples.tokens.shape[2])
         now = functions.measure(params, batch)
@@ -192,8 +196,14 @@ def plan(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
         )
     multiple = ways * c.microbatches * c.minibatches
-    shared = c.max_prompt + c.samples * c.max_new_tokens
-    longest = max(map(len, batches.examples.tokens)) if mixed else 0
+    shared, ratio = _room(c, reads, c.samples)
+    if ratio:  # rows hold samples and texts of the data set alike
+        examples = dataclasses.replace(batches.examples, encoder_ratio=ratio)
+        batches = dataclasses.replace(batches, examples=examples)
+    longest = 0
+    if mixed:
+        texts = np.arange(len(batches.examples.tokens))[:, None]
+        longest = max(map(batches.examples.length, texts))
     row_length = -(-max(shared, longest) // 8) * 8
     places = max(4 * c.samples, row_length // 8)
     most = 0
@@ -217,6 +227,7 @@ def plan(
         c.rollout_epochs,
         c.minibatches,
         reads.reader.tokenizer.pad_id,
+        ratio,
     )
     return Plan(
         prompts,
@@ -239,10 +250,21 @@ def prompts_of(
     return Prompts(ids, np.arange(len(ids)), texts, references), notes
 
 
-def bounds_of_one(config: Any, pad_id: int, ways: int) -> Bounds:
+def bounds_of_one(config: Any, reads: Reads, ways: int) -> Bounds:
     """The bounds of batches of one sample a prompt, to be measured and not learned from."""
-    row_length = -(-(config.max_prompt + config.max_new_tokens) // 8) * 8
-    return Bounds(config.batch_size, row_length, 4, 1, 0, ways, 1, 1, pad_id)
+    room, ratio = _room(config, reads, 1)
+    pad_id = reads.reader.tokenizer.pad_id
+    return Bounds(config.batch_size, -(-room // 8) * 8, 4, 1, 0, ways, 1, 1, pad_id, ratio)
+
+
+def _room(config: Any, reads: Reads, samples: int) -> tuple[int, float]:
+    """Tokens of a row that a prompt with its samples takes at most, and `encoder_ratio` as of `Bounds`."""
+    new = samples * config.max_new_tokens
+    if not reads.encoder:
+        return config.max_prompt + new, 0.0
+    own = len(language.BEGIN) + new
+    ratio = encoder_ratio(config.max_prompt, own)
+    return max(own, math.ceil(config.max_prompt / ratio)), ratio
 
 
 def settings(config: Any, reads: Reads) -> Settings:

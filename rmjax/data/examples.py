@@ -7,6 +7,7 @@ V distinct ratings, C classes.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,6 +32,8 @@ class Examples:
     share: rows keep what the texts of a group begin with alike once; exact in causal models only.
     starts: the first token of each text that a language model is to predict [N], 1 or later; None: no such texts.
     per_token: arrays of all tokens to predict, text after text, that losses may name.
+    encoder_tokens: what an encoder reads of each text, alike in a group that shares; `tokens` are then the decoder's.
+    encoder_ratio: how many tokens of the encoder a row has room for to each of the decoder, as `encoder_ratio` gives.
     """
 
     tokens: Sequence[np.ndarray]
@@ -45,6 +48,8 @@ class Examples:
     share: bool = False
     starts: np.ndarray | None = None
     per_token: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    encoder_tokens: Sequence[np.ndarray] | None = None
+    encoder_ratio: float = 1.0
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -80,8 +85,21 @@ class Examples:
         return found if self.starts is None else min(found, int(self.starts[group].min()))
 
     def length(self, group: np.ndarray) -> int:
-        """Tokens of a row that a group takes."""
-        return int(self.lengths[group].sum()) - (len(group) - 1) * self.prefix(group)
+        """Tokens of a row that a group takes; where an encoder reads too, so many that its part has room as well."""
+        own, read = self.counts(group)
+        return max(own, math.ceil(read / self.encoder_ratio))
+
+    def counts(self, group: np.ndarray) -> tuple[int, int]:
+        """A group's tokens in a row, and those of them that an encoder reads apart from the others."""
+        shared = self.prefix(group)
+        own = int(self.lengths[group].sum()) - (len(group) - 1) * shared
+        if self.encoder_tokens is None:
+            return own, 0
+        return own, sum(len(self.encoder_tokens[i]) for i in (group[:1] if shared else group))
+
+    def encoder_room(self, row_length: int) -> int:
+        """Tokens that the encoder reads in a row of so many tokens; 0 where there is no encoder."""
+        return 0 if self.encoder_tokens is None else int(row_length * self.encoder_ratio)
 
     def groups(self, rng: np.random.Generator, size: int) -> list[np.ndarray]:
         """Indices of the texts of each group, in random order: those the data name, or up to `size` of one kin."""
@@ -118,6 +136,11 @@ class Examples:
 def singles(tokens: Sequence[np.ndarray]) -> Examples:
     """Texts to score, of which nothing else is known."""
     return Examples(tokens, [], np.ones(len(tokens), np.float32), np.zeros(len(tokens)), {})
+
+
+def encoder_ratio(encoder: int, decoder: int) -> float:
+    """About encoder / decoder: the power of two from 1/8 to 8 that is nearest, so that few shapes serve all texts."""
+    return float(2.0 ** np.clip(np.round(np.log2(encoder / decoder)), -3, 3))
 
 
 def shared_prefix(texts: Sequence[np.ndarray]) -> int:

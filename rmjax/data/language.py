@@ -7,19 +7,24 @@ from typing import NamedTuple
 import numpy as np
 
 from rmjax.data.encode import Encoded, Reader, groups
-from rmjax.data.examples import Examples, singles
+from rmjax.data.examples import Examples, encoder_ratio, singles
 from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
 from rmjax.data.tokenizer import Group
 from rmjax.errors import UserError
 
 WHOLE = 10**9  # tokens: longer than any text
+BEGIN = np.zeros(1, np.int32)  # what a decoder behind an encoder begins with: `Transformer`'s 0
 
 
 class Reads(NamedTuple):
-    """How a language model reads, and the tokens that end its answers, the usual one first."""
+    """How a language model reads, and the tokens that end its answers, the usual one first.
+
+    encoder: whether an encoder reads the prompts, so that the decoder has answers alone.
+    """
 
     reader: Reader
     stop_ids: tuple[int, ...]
+    encoder: bool = False
 
 
 def opened(records: Sequence[Record], words: int) -> list[Text]:
@@ -84,11 +89,18 @@ def encode(
     """Examples whose tokens to predict are those of the answers, each with its stop token.
 
     Texts without a prompt that are longer than max_length are cut into several, so that nothing is lost; a prompt
-    loses its front, and an answer that does not fit alone its end (and its stop).
+    loses its front, and an answer that does not fit alone its end (and its stop). Where an encoder reads the prompts,
+    max_length is that of prompts and of answers, and there are no texts without one.
     compare: all answers of a record form a group, as preference losses need; `data_weight` is 0 but on the best.
     Where every record is of a log that says so, texts have old_sequence_log_probs: NaN where they are not read whole.
-    Raises: UserError where a log has log-probabilities of another number of tokens than its answer has here.
+    Raises: UserError where a log has log-probabilities of another number of tokens than its answer has here, or an
+      encoder has no prompt to read; and as `answers`.
     """
+    if reads.encoder and not all(r.prompt for r in records):
+        raise UserError(
+            "config key 'prompts': the encoder of this policy reads prompts, and these data have texts without; use "
+            "prompts='opening(words=4)', data with prompts, or a decoder alone as policy"
+        )
     said = [answers(r, compare=compare) for r in records]
     reader = reads.reader._replace(max_length=WHOLE)
     found, _ = groups(reader, [r.prompt for r in records], said)
@@ -96,6 +108,8 @@ def encode(
     parted = set()  # records that are not read whole
     for i, group in enumerate(found):
         own = []
+        if reads.encoder:
+            group = group._replace(prompt=BEGIN)
         for place, completion in enumerate(group.completions):
             answer = _ended(records[i], completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
@@ -136,6 +150,8 @@ def encode(
         starts=start,
         per_token={"token_weight": counted, "data_weight": counted * np.repeat(learned, lengths)},
     )
+    if reads.encoder:
+        examples = _reading(examples, [_front(g.prompt, max_length, reads) for g in found])
     notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
     return Encoded(examples, notes)
 
@@ -152,6 +168,15 @@ def rewards(records: Sequence[Record]) -> np.ndarray | None:
     return np.array(found, np.float32) if len(found) == len(records) else None
 
 
+def _reading(examples: Examples, prompts: Sequence[np.ndarray]) -> Examples:
+    """The examples, and the prompt of each one's record as what an encoder reads."""
+    assert examples.fixed is not None
+    own = [prompts[i] for i in examples.per_text["record"]]
+    once = sum(len(own[group[0]]) for group in examples.fixed)
+    ratio = encoder_ratio(once, int(examples.lengths.sum()))
+    return dataclasses.replace(examples, encoder_tokens=own, encoder_ratio=ratio)
+
+
 def mismatched(examples: Examples, texts: np.ndarray, max_length: int) -> Examples:
     """The prompt of each of these texts, of which those of a record stand together, with an answer to the record before
     it, the first with one to the last; cut to max_length."""
@@ -166,7 +191,13 @@ def mismatched(examples: Examples, texts: np.ndarray, max_length: int) -> Exampl
             for (head, _), a in zip(halves, answers, strict=True)
         ]
     )
-    return dataclasses.replace(made, starts=examples.starts[texts])
+    read = {}
+    if examples.encoder_tokens is not None:
+        read = {
+            "encoder_tokens": [examples.encoder_tokens[i] for i in texts],
+            "encoder_ratio": examples.encoder_ratio,
+        }
+    return dataclasses.replace(made, starts=examples.starts[texts], **read)
 
 
 def prompts(

@@ -1,7 +1,7 @@
 """Packed batches with static shapes, each a pure function of (seed, k).
 
-Legend: R rows, T tokens, P scored texts in a row, L tokens to predict in a row, Q pairs in a row, N pairs of tiles in
-a row.
+Legend: R rows, T tokens, S tokens that an encoder reads in a row, P scored texts in a row, L tokens to predict in a
+row, Q pairs in a row, N pairs of tiles in a row.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from rmjax.data.packing import (
     pack_all,
     visible_tiles,
 )
+from rmjax.data.rows import Batch, Rows, Shape
 
-Batch = dict[str, np.ndarray]
 TILES_PAY = 0.6  # share of all pairs of tiles above which whole rows are as cheap
 
 
@@ -33,27 +33,14 @@ class Tiling(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """The static bounds of every batch of a run."""
-
-    rows: int
-    row_length: int
-    places: int  # scored, per row
-    pairs: int  # per row, 0 for single texts
-    groups: int  # per row
-    group_size: int  # texts of the largest group
-    tiles: int  # pairs of tiles that see each other, per row; 0: whole rows do
-    targets: int = 0  # tokens to predict, per row, where texts are a language model's
-
-
-@dataclasses.dataclass(frozen=True)
 class Batches:
     """`batches[k]` for k in range(len(batches)): tokens, segments, positions [R, T], score_at, text_weight and
     the texts' arrays [R, P], chosen, rejected, pair_weight and the pairs' arrays [R, Q], row [R]; where prompts are
     shared also branches [R, T]; with lists also group_items, group_ratings, group_mask [R, G, K], group_weight [R, G];
     where rows are much longer than texts also tiles [R, N, 2], as `models.attention` reads them; of a language model's
     texts also target_at (tokens to predict), source_at (the tokens before them), text_of (their text's place; P where
-    there is none) and the targets' arrays, all [R, L].
+    there is none) and the targets' arrays, all [R, L]. Where an encoder reads prompts also encoder_tokens,
+    encoder_segments, encoder_positions [R, S]: a decoder's segment reads the encoder's of its number.
     """
 
     examples: Examples
@@ -87,8 +74,10 @@ class Batches:
     def padding(self) -> float:
         """The share of token slots that hold padding, over the run's full-sized batches."""
         full = [b for plan in self.plans for b in plan if len(b) == len(self.plans[0][0])]
-        used = sum(int(_group_lengths(self.examples, b).sum()) for b in full)
-        return 1 - used / (len(full) * self.shape.rows * self.shape.row_length)
+        used = sum(sum(self.examples.counts(group)) for b in full for group in b)
+        length = self.shape.row_length
+        length += self.examples.encoder_room(length)
+        return 1 - used / (len(full) * self.shape.rows * length)
 
 
 def batches(
@@ -136,7 +125,7 @@ def assemble(
     where: np.ndarray | None = None,
 ) -> Batch:
     """Lays groups into rows; everything beyond them has weight 0. where: the row of each group; None: by packing."""
-    rows = _Rows.empty(examples, shape, pad_id)
+    rows = Rows.empty(examples, shape, pad_id)
     batch = rows.batch | _weightless(examples, shape, offer, lists)
     pairs, laid = np.zeros(shape.rows, np.int64), np.zeros(shape.rows, np.int64)
     # Rows of one text are the padded layout that benchmarks compare with.
@@ -232,7 +221,7 @@ def score_batches(
         step = max((-(-row_length // tiling.size)) ** 2 // 8, 1)
         shape = dataclasses.replace(shape, tiles=-(-most // step) * step)
     for part in parts:
-        rows, found, at = _Rows.empty(examples, shape, pad_id), [], []
+        rows, found, at = Rows.empty(examples, shape, pad_id), [], []
         for group, r in zip(part.tolist(), (row[part] % count).tolist(), strict=True):
             first = r * shape.places + int(rows.places[r])
             rows.lay(r, groups[group])
@@ -242,77 +231,6 @@ def score_batches(
         if tiling is not None and shape.tiles:
             rows.batch["tiles"] = _tiles(rows.batch["segments"], tiling, shape.tiles)
         yield rows.batch, np.concatenate(found), np.concatenate(at)
-
-
-@dataclasses.dataclass
-class _Rows:
-    """Rows of tokens being filled, and how many tokens, scored places and segments each holds so far."""
-
-    examples: Examples
-    batch: Batch
-    used: np.ndarray
-    places: np.ndarray
-    segments: np.ndarray
-    targets: np.ndarray
-
-    @classmethod
-    def empty(cls, examples: Examples, shape: Shape, pad_id: int) -> "_Rows":
-        """Nothing but padding."""
-        names = ["segments", "positions"] + (["branches"] if examples.share else [])
-        size = (shape.rows, shape.row_length)
-        batch = {name: np.zeros(size, np.int32) for name in names}
-        batch["tokens"] = np.full(size, pad_id, np.int32)
-        batch["score_at"] = np.zeros((shape.rows, shape.places), np.int32)
-        if examples.starts is not None:
-            size = (shape.rows, shape.targets)
-            batch |= {name: np.zeros(size, np.int32) for name in ("target_at", "source_at")}
-            batch["text_of"] = np.full(size, shape.places, np.int32)
-            batch |= {name: np.zeros(size, x.dtype) for name, x in examples.per_token.items()}
-        return cls(examples, batch, *np.zeros((4, shape.rows), np.int64))
-
-    def lay(self, row: int, group: np.ndarray) -> None:
-        """Puts a group behind what the row holds: a text each in its own segment, or a prompt with its branches."""
-        texts, shared = [self.examples.tokens[i] for i in group], self.examples.prefix(group)
-        if shared:
-            self.segments[row] += 1
-            self._write(row, texts[0][:shared], 0, 0)
-        fork = int(self.used[row]) - 1  # the last token that the texts share
-        for branch, (index, text) in enumerate(zip(group, texts, strict=True), 1):
-            self.segments[row] += not shared
-            start = int(self.used[row]) - shared  # where the text would begin
-            self._write(row, text[shared:], shared, branch if shared else 0)
-            ends = self.examples.ends
-            ends = np.array([len(text) - 1]) if ends is None else ends[index]
-            at = int(self.places[row])
-            self.batch["score_at"][row, at : at + len(ends)] = start + ends
-            if self.examples.starts is not None:
-                self._aim(row, int(index), start, shared, fork)
-            self.places[row] += len(ends)
-
-    def _aim(self, row: int, text: int, start: int, shared: int, fork: int) -> None:
-        """Lists a text's tokens to predict.
-
-        start: where the text would begin if it stood alone. fork: where the last of its `shared` tokens is.
-        """
-        assert self.examples.starts is not None
-        own = slice(*self.examples.first_target[[text, text + 1]])
-        there = slice(int(self.targets[row]), int(self.targets[row]) + own.stop - own.start)
-        at = start + int(self.examples.starts[text]) + np.arange(own.stop - own.start)
-        before = np.where(at == start + shared, fork, at - 1) if shared else at - 1
-        self.batch["target_at"][row, there], self.batch["source_at"][row, there] = at, before
-        self.batch["text_of"][row, there] = self.places[row]
-        for name, values in self.examples.per_token.items():
-            self.batch[name][row, there] = values[own]
-        self.targets[row] = there.stop
-
-    def _write(self, row: int, tokens: np.ndarray, position: int, branch: int) -> None:
-        span = slice(int(self.used[row]), int(self.used[row]) + len(tokens))
-        self.batch["tokens"][row, span] = tokens
-        self.batch["segments"][row, span] = self.segments[row]
-        self.batch["positions"][row, span] = position + np.arange(len(tokens))
-        if branch:
-            self.batch["branches"][row, span] = branch
-        self.used[row] = span.stop
 
 
 def stack(parts: Sequence[Batches]) -> list[Batches]:
@@ -362,7 +280,7 @@ def _most_tiles(
     for batch, where in zip(batches, rows, strict=True):
         if most > enough or count == 1:
             return 0
-        laid = _Rows.empty(examples, shape, 0)
+        laid = Rows.empty(examples, shape, 0)
         for row, group in zip(where.tolist(), batch, strict=False):
             laid.lay(row, group)
         found = visible_tiles(laid.batch["segments"], tiling.size, causal=tiling.causal)

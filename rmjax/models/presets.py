@@ -237,6 +237,7 @@ def t5(hf: Mapping[str, Any]) -> Config:
 
     Raises: as `bert`.
     """
+    _refuse(hf, decoder_start_token_id=0)
     layers = hf["num_layers"]
     if hf.get("num_decoder_layers", layers) not in (layers, None):
         raise ValueError("num_decoder_layers other than num_layers is not supported")
@@ -292,3 +293,26 @@ def decoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Con
     shape = vars(encoder(vocab_size, width, layers, max_positions))
     causal = {"kind": "decoder", "norm_at": "pre", "activation": "gelu_tanh", "norm_eps": 1e-5}
     return Config(**shape | causal)
+
+
+def encoder_decoder(vocab_size: int, width: int, layers: int, max_positions: int) -> Config:
+    """A T5-shaped encoder–decoder (v1.1: gated, output embeddings of its own).
+
+    Raises: as `encoder`.
+    """
+    sizes = encoder(vocab_size, width, layers, max_positions)
+    return t5(
+        {
+            "vocab_size": vocab_size,
+            "d_model": width,
+            "num_layers": layers,
+            "num_heads": sizes.heads,
+            "d_kv": sizes.head_width,
+            "d_ff": sizes.mlp_width,
+            "n_positions": max_positions,
+            "layer_norm_epsilon": 1e-6,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+            "relative_attention_num_buckets": 32,
+        }
+    )

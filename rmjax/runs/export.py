@@ -24,7 +24,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     """Writes config.json, model.safetensors and the tokenizer of a run's best model, adapters merged.
 
     Args:
-      workdir: folder of a finished run: of a reward model, or of a language model, which becomes a causal one.
+      workdir: folder of a finished run: of a reward model, or of a language model, which becomes a causal one or T5's.
       output: folder to write; must not exist.
       seed: which of the seeds of a run with several, counted from 0.
       peft: the adapters and the head alone, unmerged, as a PEFT folder.
@@ -85,7 +85,8 @@ def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str
     write(
         target, {"model": made.arrays, "config": made.config | ends}, reader, pad, stop=found.stop
     )
-    progress.CONSOLE.print(f"Done: AutoModelForCausalLM.from_pretrained({str(target)!r})")
+    kind = "Seq2Seq" if model.encodes(found.config) else "Causal"
+    progress.CONSOLE.print(f"Done: AutoModelFor{kind}LM.from_pretrained({str(target)!r})")
     return {"output": str(target), "remote_code": False}
 
 

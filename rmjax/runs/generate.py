@@ -144,7 +144,7 @@ def _answerer(
     if ends is None:
         raise UserError(f"--policy={policy!r} names no token that ends a text (eos_token)")
     reader = Reader(found.tokenizer, None if plain else found.template, max_prompt, share=False)
-    reads = language.Reads(reader, (ends,))
+    reads = language.Reads(reader, (ends,), model.encodes(found.config))
     settings = settings._replace(stop_tokens=(ends,), pad_token=found.tokenizer.pad_id)
     module, variables = model.language_model(found, "float32")
     ended = (stop,) if stop else ()

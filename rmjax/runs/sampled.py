@@ -88,7 +88,7 @@ def write(
     Prompts go in batches of one size, the last filled up with repeated ones.
     """
     tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
-    bounds = rollout.bounds_of_one(config, tokenizer.pad_id, parts.layout.ways)
+    bounds = rollout.bounds_of_one(config, parts.reads, parts.layout.ways)
     texts, found = [], []
     values: dict[str, list[np.ndarray]] = {name: [] for name in rewards}
     for start in range(0, len(prompts.ids), size):
@@ -96,7 +96,8 @@ def write(
         real = min(size, len(prompts.ids) - start)
         own = prompts.take(at)
         samples = does.sample(params, own, KEYS, 1)
-        batch = packed.lay(packed.as_examples(samples, own), size, bounds)
+        examples = packed.as_examples(samples, own, bounds.encoder_ratio)
+        batch = packed.lay(examples, size, bounds)
         where = packed.Places.of(batch, size, samples.tokens.shape[2])
         now = where.unpack(does.measure(params, batch)["log_probs"])
         before = where.unpack(does.reference(batch)["log_probs"])

@@ -17,6 +17,7 @@ INPUTS = ("tokens", "positions", "segments", "score_at")
 LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at")
 ASKED = "asked/"  # begins the paths of a reward model's parameters among the frozen ones of a policy's step
 _NOISE = 1  # folded into the step's key
+OPTIONAL_INPUTS = ("branches", "tiles", "encoder_tokens", "encoder_positions", "encoder_segments")
 
 
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
@@ -108,7 +109,7 @@ def _apply(apply, names, params, frozen, batch, rng) -> dict[str, Array]:
     """What a model offers of a batch; without a key there is no dropout."""
     variables = collections({**params, **frozen})
     inputs = [batch[name] for name in names]
-    more = {name: batch[name] for name in ("branches", "tiles") if name in batch}
+    more = {name: batch[name] for name in OPTIONAL_INPUTS if name in batch}
     if rng is None:
         return apply(variables, *inputs, **more)
     return apply(variables, *inputs, row=batch["row"], **more, rngs={"dropout": rng})

@@ -184,7 +184,8 @@ class _Update(NamedTuple):
 
 def _update(means: PyTree, batch: Mapping[str, Any], told: Mapping[str, float]) -> _Update:
     count = lambda name: int((batch[name] > 0).sum())
-    return _Update(means, count("segments"), count("text_weight"), told)
+    read = count("encoder_segments") if "encoder_segments" in batch else 0
+    return _Update(means, count("segments") + read, count("text_weight"), told)
 
 
 def _close(

@@ -231,3 +231,34 @@ def test_scoring_rows_list_every_target_too(seed, share):
         batch["number"] = number.reshape(batch["score_at"].shape)
         texts += check(batch, examples)
     assert sorted(texts) == [*range(len(examples.tokens))]
+
+
+def test_an_encoder_reads_prompts_and_the_decoder_begins_with_0():
+    own = reads()._replace(encoder=True)
+    records = [text("abc", "0123456789"), text("abcdefghijkl", "01")]
+    found, notes = language.encode(records, own, 10)
+    read = [[1, *ids("3456789"), 2], [1, *ids("01"), 2]]
+    read[0][1:1] = ids("2")
+    assert [list(t) for t in found.encoder_tokens] == read  # each has max_length of its own
+    assert [list(t) for t in found.tokens] == [[0, *ids("abc"), STOP], [0, *ids("abcdefghi")]]
+    assert found.starts.tolist() == [1, 1] and notes == ["1 answers cut to 10 tokens"]
+    assert found.encoder_ratio == 1.0 and found.counts(np.array([0, 1])) == (15, 14)
+    kept, _ = language.prompts(["0123456789"], own, 10)
+    assert list(kept[0]) == read[0]  # what is sampled from is what is trained on
+
+
+def test_answers_to_one_prompt_are_read_by_the_encoder_once():
+    records = [pair("a long prompt of words", "b", "cd"), pair("Q", "e", "f")]
+    found = language.encode(records, reads()._replace(encoder=True), 99, compare=True).examples
+    assert found.encoder_ratio == 2.0  # 27 tokens for 17
+    both = found.fixed[0]
+    assert found.prefix(both) == 1 and found.counts(both) == (6, 24)
+    assert found.length(both) == 12 and found.encoder_room(40) == 80
+    other = language.mismatched(found, np.arange(4), 99)
+    assert [list(t) for t in other.tokens] == [
+        [0, *ids("f"), STOP], [0, *ids("f"), STOP], [0, *ids("cd"), STOP], [0, *ids("cd"), STOP],
+    ]  # fmt: skip
+    for got, want in zip(other.encoder_tokens, found.encoder_tokens, strict=True):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(UserError, match="'prompts': the encoder of this policy reads prompts"):
+        language.encode([text("a", "b"), text("a")], reads()._replace(encoder=True), 99)
