@@ -4,7 +4,7 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -229,14 +229,6 @@ def split(
         parts = [order[i : i + size] for i in range(0, rows, size)]
         found += [{name: x[part] for name, x in batch.items()} for part in parts]
     return found
-
-
-def padded(prompts: Sequence[np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """tokens [B, P], padded on the left, and lengths [B]."""
-    tokens = np.full((len(prompts), length), pad_id, np.int32)
-    for row, ids in zip(tokens, prompts, strict=True):
-        row[length - len(ids) :] = ids
-    return {"tokens": tokens, "lengths": np.array([len(p) for p in prompts], np.int32)}
 
 
 def key_rows(seed: int, step: int, numbers: np.ndarray, samples: int) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Answers to prompts by a language model: JSON lines in and out, or one prompt after another at a terminal."""
 
+import collections
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rmjax.build import model, packed
@@ -18,10 +17,11 @@ from rmjax.data.records import Prompt, RatedText
 from rmjax.errors import UserError
 from rmjax.runs import progress, scoring, stored, streams
 from rmjax.sampling import filters, stops
+from rmjax.sampling.continuous import Waiting, stream
 from rmjax.sampling.filters import Settings
-from rmjax.sampling.generate import generate
+from rmjax.sampling.generate import Samples
 
-Answer = Callable[[list[Prompt], int], list[list[dict[str, Any]]]]
+Answer = Callable[[Iterable[Prompt]], Iterator[list[dict[str, Any]]]]
 
 
 def run(
@@ -60,7 +60,7 @@ def run(
       repetition_penalty: above 1 makes tokens that are there less likely.
       stop: a text that ends a completion, which is then cut before it.
       plain: prompts are texts to be continued, also where the model has a chat template.
-      batch_size: prompts answered together.
+      batch_size: prompts answered together; one whose answers have all ended makes room for the next.
       seed: of the samples; the same gives the same.
 
     Returns: {"lines": how many}.
@@ -78,22 +78,30 @@ def run(
     ):
         if value < 1:
             raise UserError(f"--{name}: must be at least 1, got {value}")
-    size = batch_size if input else 1
-    answer = _answerer(policy, settings, samples, max_prompt, size, seed, stop, plain)
+    answer = _answerer(
+        policy, settings, samples, max_prompt, batch_size if input else 1, seed, stop, plain
+    )
     rank = _ranked(reward_model) if reward_model else lambda prompt, found: found
     if not input:
         return _ask(answer, rank)
-    count = 0
+    count, asked = 0, collections.deque[tuple[dict[str, Any], Prompt]]()
     with streams.reading(input) as lines, streams.writing(output) as sink:
-        for chunk in streams.chunks(_rows(lines, input), size):
-            prompts = [prompt for _, prompt in chunk]
-            for (row, prompt), found in zip(chunk, answer(prompts, count), strict=True):
-                line = row | {"completions": rank(prompt, found)}
-                print(json.dumps(line, ensure_ascii=False), file=sink)
-            sink.flush()
-            count += len(chunk)
+        for found in answer(_kept(_rows(lines, input), asked)):
+            row, prompt = asked.popleft()
+            line = row | {"completions": rank(prompt, found)}
+            print(json.dumps(line, ensure_ascii=False), file=sink, flush=True)
+            count += 1
     progress.CONSOLE.print(f"answered {count:,} prompts")
     return {"lines": count}
+
+
+def _kept(
+    rows: Iterable[tuple[dict[str, Any], Prompt]], asked: collections.deque
+) -> Iterator[Prompt]:
+    """The prompts alone; their rows are kept until they are answered, in the same order."""
+    for row in rows:
+        asked.append(row)
+        yield row[1]
 
 
 def _rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[dict[str, Any], Prompt]]:
@@ -116,7 +124,7 @@ def _answerer(
     stop: str,
     plain: bool,
 ) -> Answer:
-    """answer(prompts, number of the first) -> the samples of each, with log-probability and whether it stopped."""
+    """answer(prompts) -> the samples of each in order, with log-probability and whether it stopped."""
     found = model.policy_of(policy)
     ends = found.tokenizer.id_of(found.stop)
     if ends is None:
@@ -127,34 +135,29 @@ def _answerer(
     module, variables = model.language_model(found, "float32")
     ended = (stop,) if stop else ()
 
-    def answer(prompts: list[Prompt], first: int) -> list[list[dict[str, Any]]]:
-        ids, _ = language.prompts(prompts, reads, max_prompt)
-        ids += [ids[0]] * (size - len(ids))  # one shape for all batches
-        # Few shapes serve all prompts.
-        longest = min(max_prompt, -(-max(map(len, ids)) // 32) * 32)
-        batch = packed.padded(ids, longest, found.tokenizer.pad_id)
-        data = packed.key_rows(seed, 0, np.arange(first, first + size), samples)
-        keys = jax.random.wrap_key_data(jnp.asarray(data))
+    def waiting(prompts: Iterable[Prompt]) -> Iterator[Waiting]:
+        for number, prompt in enumerate(prompts):
+            (ids,), _ = language.prompts([prompt], reads, max_prompt)
+            yield Waiting(ids, packed.key_rows(seed, 0, np.array([number]), samples)[0])
+
+    def answer(prompts: Iterable[Prompt]) -> Iterator[list[dict[str, Any]]]:
+        made = stream(module, variables, waiting(prompts), settings, longest=max_prompt, rows=size)
         try:
-            made = generate(module, variables, batch["tokens"], batch["lengths"], keys, settings)
+            for own in made:
+                yield [_completion(own, k, found.tokenizer.decode, ended) for k in range(samples)]
         except ValueError as error:
             raise UserError(f"--policy={policy!r}: {error}") from error
-        made = jax.tree.map(np.asarray, made)
-        return [
-            [_completion(made, row, k, found.tokenizer.decode, ended) for k in range(samples)]
-            for row in range(len(prompts))
-        ]
 
     return answer
 
 
-def _completion(made, row: int, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:
-    text = decode(made.tokens[row, k, : made.lengths[row, k]])
+def _completion(own: Samples, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:
+    text = decode(own.tokens[k, : own.lengths[k]])
     kept = stops.truncate(text, ended)
     return {
         "text": kept,
-        "log_prob": float(made.log_probs[row, k].sum()),
-        "stopped": bool(made.stopped[row, k]) or kept != text,
+        "log_prob": float(own.log_probs[k].sum()),
+        "stopped": bool(own.stopped[k]) or kept != text,
     }
 
 
@@ -179,13 +182,19 @@ def _ranked(source: str) -> Callable[[Prompt, list[dict[str, Any]]], list[dict[s
 
 def _ask(answer: Answer, rank: Callable) -> dict[str, Any]:
     """Prompts from the terminal until an empty line or the end of the input."""
-    say, count = progress.CONSOLE.print, 0
-    while True:
-        say("prompt (an empty line ends): ", end="")
-        prompt = sys.stdin.readline().rstrip("\n")
-        if not prompt:
-            return {"lines": count}
-        for one in rank(prompt, answer([prompt], count)[0]):
+    asked: list[str] = []
+
+    def prompts() -> Iterator[Prompt]:
+        while True:
+            progress.CONSOLE.print("prompt (an empty line ends): ", end="")
+            prompt = sys.stdin.readline().rstrip("\n")
+            if not prompt:
+                return
+            asked.append(prompt)
+            yield prompt
+
+    for found in answer(prompts()):
+        for one in rank(asked[-1], found):
             reward = f"{one['reward']:8.3f}  " if "reward" in one else ""
             print(f"{reward}{one['text'].strip()}")
-        count += 1
+    return {"lines": len(asked)}

@@ -16,7 +16,7 @@ from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
-from rmjax.sampling.generate import generate
+from rmjax.sampling.generate import generate, padded
 from rmjax.train import forward
 from rmjax.train.state import collections
 
@@ -56,7 +56,7 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
 
     def sample(params, prompts, step, count):
-        batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
+        batch = padded(prompts.ids, config.max_prompt, pad_id)
         batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
         return drawn(params, parts.frozen, layout.put_batch(batch))
 

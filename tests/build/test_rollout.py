@@ -1,6 +1,5 @@
 """From samples to batches: of (seed, step) alone, every sample in one place, and parts that are the whole."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -228,11 +227,5 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         assert ("returns" in blank) == critic
 
 
-def test_prompts_are_padded_on_the_left():
-    batch = packed.padded([np.array([5]), np.array([6, 7, 8])], 3, 9)
-    assert batch["tokens"].tolist() == [[9, 9, 5], [6, 7, 8]] and batch["lengths"].tolist() == [
-        1,
-        3,
-    ]
+def test_few_numbers_of_rows_serve_all_rollouts():
     assert packed.quantized(1, BOUNDS) == 4 and packed.quantized(5, BOUNDS) == 8
-    assert jnp.asarray(batch["tokens"]).dtype == jnp.int32
