@@ -4,7 +4,8 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,12 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
         repeat(prompts.references),
         np.asarray(samples.stopped).ravel(),
     )
+
+
+def merged(parts: Sequence[Texts]) -> Texts:
+    """The texts of all parts, one part after the other."""
+    joined = [list(itertools.chain(*field)) for field in zip(*parts, strict=True)]
+    return Texts(*joined[:3], np.array(joined[3]))
 
 
 def written(samples: Samples, texts: Texts) -> dict[str, float]:

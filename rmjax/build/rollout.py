@@ -4,6 +4,7 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,25 +118,31 @@ def prepare(
     *,
     seed: int,
     max_kl: float,
+    parts: int = 1,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
+    parts: in which the prompts are sampled, a divisor of their number. A part is rewarded by a thread while the next is
+      sampled, the last while log-probabilities are measured; what comes out depends on neither.
     """
 
     def made(params, carry, item: Item):
-        samples = functions.sample(params, item.prompts, item.step, bounds.group_size)
-        texts = packed.as_texts(samples, item.prompts, tokenizer)
-        reward = functions.reward(texts)
-        examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
-        batch = packed.lay(examples, len(item.prompts.ids), bounds)
-        where = Places.of(batch, len(reward), samples.tokens.shape[2])
-        now = functions.measure(params, batch)
+        with ThreadPoolExecutor(1) as worker:
+            samples, texts, rewards = _drawn(
+                functions, params, item, bounds.group_size, parts, tokenizer, worker
+            )
+            examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+            batch = packed.lay(examples, len(item.prompts.ids), bounds)
+            where = Places.of(batch, len(texts.completions), samples.tokens.shape[2])
+            now = functions.measure(params, batch)
+            before = functions.reference(batch)
+            reward = np.concatenate([part.result() for part in rewards])
         known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
         if "values" in now:
             known["values"] = where.unpack(now["values"])
-        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
+        known["reference_log_probs"] = where.unpack(before["log_probs"])
         mask = where.mask.astype(np.float32)
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
@@ -151,6 +158,26 @@ def prepare(
         return packed.split(batch, bounds, rng), carry, told
 
     return made
+
+
+def _drawn(
+    functions: Functions,
+    params: Any,
+    item: Item,
+    count: int,
+    parts: int,
+    tokenizer: Tokenizer,
+    worker: ThreadPoolExecutor,
+) -> tuple[Samples, Texts, list[Future]]:
+    """An item's samples, their texts, and the rewards of each part, which `worker` is asked for as soon as it can."""
+    samples, texts, rewards = [], [], []
+    for at in np.split(np.arange(len(item.prompts.ids)), parts):
+        own = item.prompts.take(at)
+        samples.append(functions.sample(params, own, item.step, count))
+        texts.append(packed.as_texts(samples[-1], own, tokenizer))
+        rewards.append(worker.submit(functions.reward, texts[-1]))
+    drawn = Samples(*map(np.concatenate, zip(*samples, strict=True)))
+    return drawn, packed.merged(texts), rewards
 
 
 def plan(
@@ -173,6 +200,11 @@ def plan(
     if c.batch_size > len(prompts.ids):
         raise UserError(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
+        )
+    if c.rollout_parts < 1 or c.batch_size % (c.rollout_parts * ways):
+        raise UserError(
+            f"config key 'rollout_parts': batch_size={c.batch_size} prompts have no {c.rollout_parts} equal parts on "
+            f"each of {ways} devices"
         )
     multiple = ways * c.microbatches * c.minibatches
     shared = c.max_prompt + c.samples * c.max_new_tokens

@@ -125,7 +125,15 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     assert parts.rollouts is not None and reward is not None
     does = sampled.functions(c, parts, reward)
     tokenizer, bounds = reads.reader.tokenizer, parts.rollouts.bounds
-    prepare = rollout.prepare(does, chosen.credit, bounds, tokenizer, seed=c.seed, max_kl=c.max_kl)
+    prepare = rollout.prepare(
+        does,
+        chosen.credit,
+        bounds,
+        tokenizer,
+        seed=c.seed,
+        max_kl=c.max_kl,
+        parts=c.rollout_parts,
+    )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     progress.CONSOLE.print("compiling")
     for k in itertools.count():

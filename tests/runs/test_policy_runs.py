@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs.policy import NAMES, get_config
+from rmjax.build import packed, rollout
 from rmjax.build import policy as build
-from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
 from rmjax.train import checkpoint, metrics
@@ -186,6 +186,20 @@ def test_one_step_of_every_other_objective(name):
     assert 0 < moved < 0.1
 
 
+def test_answers_of_several_batches_keep_their_rewards():
+    chosen = config("tiny_rloo")
+    parts, _, reward = assembled(chosen)
+    does = sampled.functions(chosen, parts, reward)
+    prompts, _ = rollout.prompts_of(parts.data.train[:19], parts.reads, chosen.max_prompt)
+    words = lambda texts: np.array([len(t) for t in texts.completions], np.float32)
+    rewards = {"reward": reward, "gold": words}
+    found = sampled.write(chosen, does, parts.state.params, prompts, rewards, parts)
+    said = packed.Texts(prompts.texts, found.texts, prompts.references, found.stopped)
+    assert len({*found.texts}) > 10 and len(found.lengths) == len(found.kl) == 19
+    for name, one in rewards.items():
+        np.testing.assert_array_equal(found.rewards[name], one(said))
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
@@ -195,6 +209,7 @@ def test_one_step_of_every_other_objective(name):
         ("tiny_rloo", {"reward": ""}, "'reward': samples are learned from by their reward"),
         ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
         ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
+        ("tiny_rloo", {"rollout_parts": 3}, "'rollout_parts': batch_size=8 prompts have no 3 equal parts"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'loss': needs "),
         ("tiny_ppo", {"critic": False}, "which samples and a critic offer; set samples"),
