@@ -207,6 +207,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
+    c.rollout_parts = 1  # of its prompts; a part is rewarded while the next one is sampled
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
     c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.relaxation = 1.0  # temperature of the softmax that relaxed() goes back through

@@ -4,6 +4,7 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,12 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
         repeat(prompts.references),
         np.asarray(samples.stopped).ravel(),
     )
+
+
+def merged(parts: Sequence[Texts]) -> Texts:
+    """The texts of all parts, one part after the other."""
+    joined = [list(itertools.chain(*field)) for field in zip(*parts, strict=True)]
+    return Texts(*joined[:3], np.array(joined[3]))
 
 
 def written(samples: Samples, texts: Texts) -> dict[str, float]:
@@ -252,14 +259,6 @@ def split(
     ]
     parts = [order[i :: bounds.minibatches] for i in range(bounds.minibatches)]
     return [{name: x[part] for name, x in batch.items()} for part in parts]
-
-
-def padded(prompts: Sequence[np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """tokens [B, P], padded on the left, and lengths [B]."""
-    tokens = np.full((len(prompts), length), pad_id, np.int32)
-    for row, ids in zip(tokens, prompts, strict=True):
-        row[length - len(ids) :] = ids
-    return {"tokens": tokens, "lengths": np.array([len(p) for p in prompts], np.int32)}
 
 
 def key_rows(seed: int, step: int, numbers: np.ndarray, samples: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,29 +123,35 @@ def prepare(
     *,
     seed: int,
     max_kl: float,
+    parts: int = 1,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
+    parts: in which the prompts are sampled, a divisor of their number. A part is rewarded by a thread while the next is
+      sampled, the last while log-probabilities are measured; what comes out depends on neither.
     """
 
     def made(params, carry, item: Item):
-        samples = functions.sample(params, item.prompts, item.step, bounds.group_size)
-        texts = packed.as_texts(samples, item.prompts, tokenizer)
-        reward = functions.reward(texts)
-        own = packed.as_examples(samples, item.prompts, bounds.encoder_ratio)
-        examples = packed.joined(own, item.data)
-        batch = packed.lay(examples, len(item.prompts.ids), bounds)
-        where = Places.of(batch, len(reward), samples.tokens.shape[2])
-        now = functions.measure(params, batch)
+        with ThreadPoolExecutor(1) as worker:
+            samples, texts, rewards = _drawn(
+                functions, params, item, bounds.group_size, parts, tokenizer, worker
+            )
+            own = packed.as_examples(samples, item.prompts, bounds.encoder_ratio)
+            examples = packed.joined(own, item.data)
+            batch = packed.lay(examples, len(item.prompts.ids), bounds)
+            where = Places.of(batch, len(texts.completions), samples.tokens.shape[2])
+            now = functions.measure(params, batch)
+            before = functions.reference(batch)
+            reward = np.concatenate([part.result() for part in rewards])
         mask, beta = where.mask.astype(np.float32), carry["beta"]
         known = {
             "reward": reward,
             "stopped": texts.stopped,
             "old_log_probs": where.unpack(now.pop("log_probs")),
             "sampled_log_probs": samples.log_probs.reshape(mask.shape) * mask,
-            "reference_log_probs": where.unpack(functions.reference(batch)["log_probs"]),
+            "reference_log_probs": where.unpack(before["log_probs"]),
             **{name: where.unpack(x) for name, x in now.items()},
         }
         arrays, carry, told = credit(known, mask, carry)
@@ -165,13 +172,33 @@ def prepare(
             again = credit.tokens({**known, "reward": arrays["reward"], **now}, mask, beta)
             return packed.split(batch | where.packed(again), bounds, rng)
 
-        parts: list[loop.Part] = [*packed.split(batch, bounds, rng)]
+        learned: list[loop.Part] = [*packed.split(batch, bounds, rng)]
         anew = credit.again and "values" in known
         for _ in range(1, bounds.epochs):
-            parts += [renewed] if anew else packed.split(batch, bounds, rng)
-        return parts, carry, told
+            learned += [renewed] if anew else packed.split(batch, bounds, rng)
+        return learned, carry, told
 
     return made
+
+
+def _drawn(
+    functions: Functions,
+    params: Any,
+    item: Item,
+    count: int,
+    parts: int,
+    tokenizer: Tokenizer,
+    worker: ThreadPoolExecutor,
+) -> tuple[Samples, Texts, list[Future]]:
+    """An item's samples, their texts, and the rewards of each part, which `worker` is asked for as soon as it can."""
+    samples, texts, rewards = [], [], []
+    for at in np.split(np.arange(len(item.prompts.ids)), parts):
+        own = item.prompts.take(at)
+        samples.append(functions.sample(params, own, item.step, count))
+        texts.append(packed.as_texts(samples[-1], own, tokenizer))
+        rewards.append(worker.submit(functions.reward, texts[-1]))
+    drawn = Samples(*map(np.concatenate, zip(*samples, strict=True)))
+    return drawn, packed.merged(texts), rewards
 
 
 def plan(
@@ -194,6 +221,11 @@ def plan(
     if c.batch_size > len(prompts.ids):
         raise UserError(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
+        )
+    if c.rollout_parts < 1 or c.batch_size % (c.rollout_parts * ways):
+        raise UserError(
+            f"config key 'rollout_parts': batch_size={c.batch_size} prompts have no {c.rollout_parts} equal parts on "
+            f"each of {ways} devices"
         )
     multiple = ways * c.microbatches * c.minibatches
     shared, ratio = _room(c, reads, c.samples)

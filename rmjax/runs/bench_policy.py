@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.build import model, rollout
+from rmjax.build import model, packed, rollout
 from rmjax.build import policy as build
 from rmjax.errors import UserError
 from rmjax.models import presets
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
 from rmjax.runs import policy, progress, rewarding, sampled, speed
+from rmjax.sampling.continuous import Waiting, stream
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import generate as sample
 from rmjax.sampling.generate import sample_keys
@@ -92,6 +93,73 @@ def generate(
     return lines
 
 
+def continuous(
+    *,
+    policy: str = "small",
+    batch: int = 8,
+    prompts: int = 64,
+    prompt_tokens: int = 32,
+    new_tokens: int = 256,
+    mean_tokens: int = 32,
+    dtype: str = "float32",
+    repeats: int = 3,
+) -> list:
+    """Measures answers of very different lengths: batch after batch, and with ended rows replaced by waiting prompts.
+
+    Args:
+      policy, prompt_tokens, dtype: as of `generate`.
+      batch: prompts answered together. prompts: in all, a multiple of it.
+      new_tokens: of an answer, at most.
+      mean_tokens: of an answer, on average, where all tokens are equally likely: so many of them end one.
+      repeats: calls after the ones that compile, one way after the other; medians count.
+
+    Returns: what it prints, one object; tokens per second are those of answers, padding not counted.
+    Raises: UserError on what the user can mend.
+    """
+    if prompts % batch:
+        raise UserError(f"--prompts: {prompts} is no multiple of --batch={batch}")
+    module, variables = _model(policy, dtype)
+    vocabulary = module.transformer.config.vocab_size
+    settings = Settings(new_tokens, stop_tokens=tuple(range(-(-vocabulary // mean_tokens))))
+    ids = np.random.default_rng(1).integers(0, vocabulary, (prompts, prompt_tokens))
+    keys = packed.key_rows(0, 0, np.arange(prompts), 1)
+    lengths = np.full(batch, prompt_tokens)
+
+    def in_batches() -> list[np.ndarray]:
+        parts = zip(np.split(ids, prompts // batch), np.split(keys, prompts // batch), strict=True)
+        made = [
+            sample(module, variables, own, lengths, jax.random.wrap_key_data(data), settings)
+            for own, data in parts
+        ]
+        return [np.asarray(one.lengths) for one in made]
+
+    def replaced() -> list[np.ndarray]:
+        asked = map(Waiting, ids, keys)
+        longest = {"longest": prompt_tokens, "rows": batch}
+        return [one.lengths for one in stream(module, variables, asked, settings, **longest)]
+
+    ways = {"in_batches": in_batches, "continuous": replaced}
+    tokens = {name: int(np.sum(way())) for name, way in ways.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - start)
+    speeds = {name: tokens[name] / float(np.median(times[name])) for name in ways}
+    line: dict[str, Any] = {
+        "policy": policy,
+        "dtype": dtype,
+        "batch": batch,
+        "prompts": prompts,
+        "mean_length": tokens["continuous"] / prompts,
+        **{f"{name}_tokens_per_second": speed for name, speed in speeds.items()},
+        "gain": speeds["continuous"] / speeds["in_batches"],
+    }
+    print(json.dumps(line), flush=True)
+    return [line]
+
+
 def copy_rate(size: int = 2**28, repeats: int = 5) -> float:
     """Bytes per second that a copy of `size` bytes reads: the best of `repeats`."""
     source = np.ones(size // 4, np.float32)
@@ -126,7 +194,15 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     assert parts.rollouts is not None and reward is not None
     does = sampled.functions(c, parts, reward)
     tokenizer, bounds = reads.reader.tokenizer, parts.rollouts.bounds
-    prepare = rollout.prepare(does, chosen.credit, bounds, tokenizer, seed=c.seed, max_kl=c.max_kl)
+    prepare = rollout.prepare(
+        does,
+        chosen.credit,
+        bounds,
+        tokenizer,
+        seed=c.seed,
+        max_kl=c.max_kl,
+        parts=c.rollout_parts,
+    )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     progress.CONSOLE.print("compiling")
     for k in itertools.count():

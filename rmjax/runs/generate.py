@@ -1,13 +1,12 @@
 """Answers to prompts by a language model: JSON lines in and out, or one prompt after another at a terminal."""
 
+import collections
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rmjax.build import model, packed
@@ -18,10 +17,19 @@ from rmjax.data.records import Prompt, RatedText, Text
 from rmjax.errors import UserError
 from rmjax.runs import progress, scoring, stored, streams
 from rmjax.sampling import filters, stops
+from rmjax.sampling.continuous import Waiting, stream
 from rmjax.sampling.filters import Settings
-from rmjax.sampling.generate import generate
+from rmjax.sampling.generate import Samples
 
-Answer = Callable[[list[Prompt], int], list[list[dict[str, Any]]]]
+
+class Asked(NamedTuple):
+    """A prompt, and the JSON line that it came in."""
+
+    row: dict[str, Any]
+    prompt: Prompt
+
+
+Answer = Callable[[Iterable[Asked]], Iterator[tuple[Asked, list[dict[str, Any]]]]]
 
 
 def run(
@@ -64,7 +72,7 @@ def run(
       logs: instead a line {"prompt", "completion", "log_prob", "stopped"} of each completion (with "reward" where a
         model ranks), from which a run with off_policy() learns. Refused with flags that draw otherwise than from the
         policy itself; a completion whose text would be read as other tokens than were drawn is left out.
-      batch_size: prompts answered together.
+      batch_size: prompts answered together; one whose answers have all ended makes room for the next.
       seed: of the samples; the same gives the same.
 
     Returns: {"lines": how many}.
@@ -95,16 +103,14 @@ def run(
         return _ask(answer, rank)
     count, written = 0, 0
     with streams.reading(input) as lines, streams.writing(output) as sink:
-        for chunk in streams.chunks(_rows(lines, input), size):
-            prompts = [prompt for _, prompt in chunk]
-            for (row, prompt), found in zip(chunk, answer(prompts, count), strict=True):
-                ranked = rank(prompt, found) if found else []
-                made = _log(row, ranked) if logs else [row | {"completions": ranked}]
-                for line in made:
-                    print(json.dumps(line, ensure_ascii=False), file=sink)
-                written += len(made)
+        for (row, prompt), found in answer(_rows(lines, input)):
+            ranked = rank(prompt, found) if found else []
+            made = _log(row, ranked) if logs else [row | {"completions": ranked}]
+            for line in made:
+                print(json.dumps(line, ensure_ascii=False), file=sink)
             sink.flush()
-            count += len(chunk)
+            written += len(made)
+            count += 1
     progress.CONSOLE.print(f"answered {count:,} prompts")
     if logs and written < count * samples:
         progress.CONSOLE.print(
@@ -114,12 +120,12 @@ def run(
     return {"lines": written}
 
 
-def _rows(lines: Iterable[bytes], name: str) -> Iterator[tuple[dict[str, Any], Prompt]]:
+def _rows(lines: Iterable[bytes], name: str) -> Iterator[Asked]:
     for number, row in streams.objects(lines, name):
         try:
             if not isinstance(row, dict) or "prompt" not in row:
                 raise Bad('needs an object with the field "prompt"')
-            yield row, conversations.prompt(row["prompt"])
+            yield Asked(row, conversations.prompt(row["prompt"]))
         except Bad as error:
             raise UserError(f"{name}, line {number}: {error}") from error
 
@@ -135,7 +141,7 @@ def _answerer(
     plain: bool,
     logs: bool,
 ) -> Answer:
-    """answer(prompts, number of the first) -> the samples of each, with log-probability and whether it stopped.
+    """answer(asked) -> each with its samples in order, their log-probability and whether they stopped.
 
     logs: those alone whose text is read as the tokens that were drawn.
     """
@@ -149,36 +155,42 @@ def _answerer(
     module, variables = model.language_model(found, "float32")
     ended = (stop,) if stop else ()
 
-    def answer(prompts: list[Prompt], first: int) -> list[list[dict[str, Any]]]:
-        ids, _ = language.prompts(prompts, reads, max_prompt)
-        ids += [ids[0]] * (size - len(ids))  # one shape for all batches
-        # Few shapes serve all prompts.
-        longest = min(max_prompt, -(-max(map(len, ids)) // 32) * 32)
-        batch = packed.padded(ids, longest, found.tokenizer.pad_id)
-        data = packed.key_rows(seed, 0, np.arange(first, first + size), samples)
-        keys = jax.random.wrap_key_data(jnp.asarray(data))
+    def kept(prompt: Prompt, own: Samples, k: int) -> bool:
+        return not logs or _read_back(
+            own.tokens[k, : own.lengths[k]], own.stopped[k], prompt, reads
+        )
+
+    def answer(asked: Iterable[Asked]) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
+        begun = collections.deque[Asked]()  # answered in this order
+
+        def waiting() -> Iterator[Waiting]:
+            for number, one in enumerate(asked):
+                begun.append(one)
+                (ids,), _ = language.prompts([one.prompt], reads, max_prompt)
+                yield Waiting(ids, packed.key_rows(seed, 0, np.array([number]), samples)[0])
+
+        made = stream(module, variables, waiting(), settings, longest=max_prompt, rows=size)
         try:
-            made = generate(module, variables, batch["tokens"], batch["lengths"], keys, settings)
+            for own in made:
+                one, decode = begun.popleft(), found.tokenizer.decode
+                yield (
+                    one,
+                    [
+                        _completion(own, k, decode, ended)
+                        for k in range(samples)
+                        if kept(one.prompt, own, k)
+                    ],
+                )
         except ValueError as error:
             raise UserError(f"--policy={policy!r}: {error}") from error
-        made = jax.tree.map(np.asarray, made)
-        return [
-            [
-                _completion(made, row, k, found.tokenizer.decode, ended)
-                for k in range(samples)
-                if not logs or _read_back(made, row, k, prompts[row], reads)
-            ]
-            for row in range(len(prompts))
-        ]
 
     return answer
 
 
-def _read_back(made, row: int, k: int, prompt: Prompt, reads: language.Reads) -> bool:
+def _read_back(drawn: np.ndarray, stopped: Any, prompt: Prompt, reads: language.Reads) -> bool:
     """Whether the text of a completion is read as the tokens that were drawn, so that its log-probability is theirs."""
-    drawn = made.tokens[row, k, : made.lengths[row, k]]
-    text, stopped = reads.reader.tokenizer.decode(drawn), bool(made.stopped[row, k])
-    record = Text("", "", "", text, prompt, stopped=stopped)
+    text = reads.reader.tokenizer.decode(drawn)
+    record = Text("", "", "", text, prompt, stopped=bool(stopped))
     read = language.encode([record], reads, language.WHOLE).examples
     assert read.starts is not None
     return np.array_equal(read.tokens[0][int(read.starts[0]) :], drawn)
@@ -191,13 +203,13 @@ def _log(row: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any
     return [about | renamed(one) for one in found]
 
 
-def _completion(made, row: int, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:
-    text = decode(made.tokens[row, k, : made.lengths[row, k]])
+def _completion(own: Samples, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:
+    text = decode(own.tokens[k, : own.lengths[k]])
     kept = stops.truncate(text, ended)
     return {
         "text": kept,
-        "log_prob": float(made.log_probs[row, k].sum()),
-        "stopped": bool(made.stopped[row, k]) or kept != text,
+        "log_prob": float(own.log_probs[k].sum()),
+        "stopped": bool(own.stopped[k]) or kept != text,
     }
 
 
@@ -222,13 +234,19 @@ def _ranked(source: str) -> Callable[[Prompt, list[dict[str, Any]]], list[dict[s
 
 def _ask(answer: Answer, rank: Callable) -> dict[str, Any]:
     """Prompts from the terminal until an empty line or the end of the input."""
-    say, count = progress.CONSOLE.print, 0
-    while True:
-        say("prompt (an empty line ends): ", end="")
-        prompt = sys.stdin.readline().rstrip("\n")
-        if not prompt:
-            return {"lines": count}
-        for one in rank(prompt, answer([prompt], count)[0]):
+
+    def typed() -> Iterator[Asked]:
+        while True:
+            progress.CONSOLE.print("prompt (an empty line ends): ", end="")
+            prompt = sys.stdin.readline().rstrip("\n")
+            if not prompt:
+                return
+            yield Asked({}, prompt)
+
+    count = 0
+    for (_, prompt), found in answer(typed()):
+        for one in rank(prompt, found):
             reward = f"{one['reward']:8.3f}  " if "reward" in one else ""
             print(f"{reward}{one['text'].strip()}")
         count += 1
+    return {"lines": count}

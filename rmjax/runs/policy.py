@@ -156,6 +156,7 @@ def _train(
             tokenizer,
             seed=config.seed,
             max_kl=config.max_kl,
+            parts=config.rollout_parts,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):

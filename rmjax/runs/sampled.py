@@ -4,6 +4,7 @@ Legend: N prompts, one completion each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from rmjax.evaluation import overoptimization, statistics, text
 from rmjax.models.policy import CRITIC
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
-from rmjax.sampling.generate import generate
+from rmjax.sampling.generate import generate, padded
 from rmjax.train import forward
 from rmjax.train.state import collections
 
@@ -63,7 +64,7 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     referred = measured if parts.module.critic is None else layout.compile_rows(predict)
 
     def sample(params, prompts, step, count):
-        batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
+        batch = padded(prompts.ids, config.max_prompt, pad_id)
         batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
         return drawn(params, parts.frozen, layout.put_batch(batch))
 
@@ -85,25 +86,45 @@ def write(
 ) -> Written:
     """One completion of each prompt by the policy `params`, always with the same keys.
 
-    Prompts go in batches of one size, the last filled up with repeated ones.
+    Prompts go in batches of one size, the last filled up with repeated ones. A thread computes the rewards of one while
+    the next is sampled.
     """
+    with ThreadPoolExecutor(1) as worker:
+        found, asked = _written(config, does, params, prompts, rewards, parts, worker)
+        values = {
+            name: np.concatenate([one.result() for one in own])[: len(found.texts)]
+            for name, own in asked.items()
+        }
+    return found._replace(rewards=values)
+
+
+def _written(
+    config: Any,
+    does: rollout.Functions,
+    params: Any,
+    prompts: packed.Prompts,
+    rewards: Mapping[str, Reward],
+    parts: build.Parts,
+    worker: ThreadPoolExecutor,
+) -> tuple[Written, dict[str, list[Future]]]:
+    """`write` without rewards, and for each batch those that `worker` is asked for."""
     tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
     bounds = rollout.bounds_of_one(config, parts.reads, parts.layout.ways)
     texts, found = [], []
-    values: dict[str, list[np.ndarray]] = {name: [] for name in rewards}
+    asked: dict[str, list[Future]] = {name: [] for name in rewards}
     for start in range(0, len(prompts.ids), size):
         at = np.arange(start, start + size) % len(prompts.ids)
         real = min(size, len(prompts.ids) - start)
         own = prompts.take(at)
         samples = does.sample(params, own, KEYS, 1)
+        said = packed.as_texts(samples, own, tokenizer)
+        for name, reward in rewards.items():
+            asked[name].append(worker.submit(reward, said))
         examples = packed.as_examples(samples, own, bounds.encoder_ratio)
         batch = packed.lay(examples, size, bounds)
         where = packed.Places.of(batch, size, samples.tokens.shape[2])
         now = where.unpack(does.measure(params, batch)["log_probs"])
         before = where.unpack(does.reference(batch)["log_probs"])
-        said = packed.as_texts(samples, own, tokenizer)
-        for name, reward in rewards.items():
-            values[name].append(reward(said)[:real])
         texts += said.completions[:real]
         found.append(
             np.stack([(now - before).sum(1), samples.lengths[:, 0], samples.stopped[:, 0]])[
@@ -111,8 +132,7 @@ def write(
             ]
         )
     kl, lengths, stopped = np.concatenate(found, axis=1)
-    joined = {name: np.concatenate(x) for name, x in values.items()}
-    return Written(texts, joined, kl, lengths, stopped > 0)
+    return Written(texts, {}, kl, lengths, stopped > 0), asked
 
 
 KEYS = 2**30  # in place of a step: no rollout of a run has these keys

@@ -164,10 +164,8 @@ def without_stops(
 
 def is_stop(tokens: Int[Array, "*B"], stop_tokens: tuple[int, ...]) -> Bool[Array, "*B"]:
     """Which tokens end a completion."""
-    found = jnp.zeros(tokens.shape, bool)
-    for stop in stop_tokens:
-        found |= tokens == stop
-    return found
+    stops = jnp.array(stop_tokens, jnp.int32).reshape((1,) * tokens.ndim + (-1,))
+    return jnp.any(tokens[..., None] == stops, axis=-1)
 
 
 def apply(

@@ -7,10 +7,12 @@ Legend: B prompts (rows), P prompt tokens, K samples of a prompt, C new tokens, 
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -82,7 +84,15 @@ def generate(
     """
     weights = layered(variables)
     state = start(model, weights, tokens, lengths, keys, settings)
-    return decode(model, weights, state, settings, settings.max_new_tokens).samples
+    return decode(model, weights, state, settings).samples
+
+
+def padded(prompts: Sequence[np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:
+    """Prompts as `generate` takes them: "tokens" [B, P], padded on the left, and "lengths" [B]."""
+    tokens = np.full((len(prompts), length), pad_id, np.int32)
+    for row, ids in zip(tokens, prompts, strict=True):
+        row[length - len(ids) :] = ids
+    return {"tokens": tokens, "lengths": np.array([len(p) for p in prompts], np.int32)}
 
 
 def start(
@@ -129,19 +139,19 @@ def start(
 
 
 def decode(
-    model: LanguageModel, weights: PyTree, state: State, settings: Settings, steps: int
+    model: LanguageModel,
+    weights: PyTree,
+    state: State,
+    settings: Settings,
+    enough: int | Int[Array, ""] | None = None,
 ) -> State:
-    """The state `steps` steps later, or earlier where every sample has ended. Ended ones stay as they are."""
+    """The state once `enough` rows have ended, all if None: every sample of theirs. Ended ones stay as they are."""
+    most = len(state.prompt) if enough is None else enough
 
-    def unfinished(carry):
-        count, now = carry
-        return (count < steps) & ~jnp.all(ended(now, settings))
+    def unfinished(now):
+        return jnp.sum(jnp.all(ended(now, settings), axis=1)) < most
 
-    def step(carry):
-        count, now = carry
-        return count + 1, _step(model, weights, now, settings)
-
-    return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), state))[1]
+    return jax.lax.while_loop(unfinished, lambda now: _step(model, weights, now, settings), state)
 
 
 def ended(state: State, settings: Settings) -> Bool[Array, "B K"]:

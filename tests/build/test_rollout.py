@@ -1,5 +1,7 @@
 """From samples to batches: of (seed, step) alone, every sample in one place, and parts that are the whole."""
 
+import threading
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from rmjax.credit import returns
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
+from rmjax.errors import UserError
 from rmjax.sampling.generate import Samples
 
 BYTES = Tokenizer.bytes()
@@ -222,6 +225,41 @@ def test_each_sample_is_where_its_reward_and_its_credit_are():
     assert told["rollout/missing_stop"] == pytest.approx(1 - samples.stopped.mean())
 
 
+def test_parts_are_rewarded_while_the_next_is_sampled_and_change_nothing():
+    runs, own = plan()
+    item, sampling = runs.item(1), [threading.Event() for _ in range(3)]
+
+    def begins(params, prompts, step, count):
+        sampling[int(np.flatnonzero(item.prompts.number == prompts.number[0])[0]) // 2].set()
+        return sample(params, prompts, step, count)
+
+    def waits(texts):
+        part = item.prompts.texts.index(texts.prompts[0]) // 2
+        assert len(texts.completions) == 2 * K and sampling[min(part + 1, 2)].wait(60)
+        return length(texts)
+
+    does = DOES._replace(sample=begins, reward=waits)
+    apart = rollout.prepare(does, own, BOUNDS, BYTES, seed=0, max_kl=1e9, parts=3)
+    found, whole = apart(2.0, own.start, item), prepared(item, own)
+    assert found[1] == whole[1]
+    np.testing.assert_equal(found[2], whole[2])
+    for a, b in zip(found[0], whole[0], strict=True):
+        np.testing.assert_equal(a, b)
+
+
+def test_the_error_of_a_reward_is_that_of_the_rollout():
+    runs, own = plan()
+
+    def fails(texts):
+        raise UserError("no reward")
+
+    made = rollout.prepare(
+        DOES._replace(reward=fails), own, BOUNDS, BYTES, seed=0, max_kl=1e9, parts=2
+    )
+    with pytest.raises(UserError, match="no reward"):
+        made(2.0, own.start, runs.item(0))
+
+
 def test_what_the_sampler_said_wrongly_is_told():
     runs, own = plan()
     wrong = DOES._replace(measure=lambda params, batch: measure(params + 1e-3, batch))
@@ -304,11 +342,5 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         ]
 
 
-def test_prompts_are_padded_on_the_left():
-    batch = packed.padded([np.array([5]), np.array([6, 7, 8])], 3, 9)
-    assert batch["tokens"].tolist() == [[9, 9, 5], [6, 7, 8]] and batch["lengths"].tolist() == [
-        1,
-        3,
-    ]
+def test_few_numbers_of_rows_serve_all_rollouts():
     assert packed.quantized(1, BOUNDS) == 4 and packed.quantized(5, BOUNDS) == 8
-    assert jnp.asarray(batch["tokens"]).dtype == jnp.int32

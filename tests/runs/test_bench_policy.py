@@ -26,6 +26,18 @@ def test_sampling_is_a_line_a_batch_whose_figures_fit(capsys):
         bench_policy.generate(batches="many")
 
 
+def test_ended_rows_are_replaced_and_the_same_tokens_counted(capsys):
+    (line,) = bench_policy.continuous(
+        batch=4, prompts=12, prompt_tokens=3, new_tokens=8, mean_tokens=4, repeats=1
+    )
+    assert json.loads(capsys.readouterr().out) == line
+    assert 1 <= line["mean_length"] < 8
+    ratio = line["continuous_tokens_per_second"] / line["in_batches_tokens_per_second"]
+    assert line["gain"] == pytest.approx(ratio)
+    with pytest.raises(UserError, match="--prompts: 9 is no multiple of --batch=4"):
+        bench_policy.continuous(batch=4, prompts=9)
+
+
 def test_rollouts_are_counted(capsys):
     config = get_config("tiny_rloo")
     config.update({"parallel": "one_device()", "dtype": "float32", "max_new_tokens": 8})

@@ -234,6 +234,20 @@ def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sample
     assert np.max(np.abs(where.unpack(plain) - said)) > 0.1
 
 
+def test_answers_of_several_batches_keep_their_rewards():
+    chosen = config("tiny_rloo")
+    parts, _, reward = assembled(chosen)
+    does = sampled.functions(chosen, parts, reward)
+    prompts, _ = rollout.prompts_of(parts.data.train[:19], parts.reads, chosen.max_prompt)
+    words = lambda texts: np.array([len(t) for t in texts.completions], np.float32)
+    rewards = {"reward": reward, "gold": words}
+    found = sampled.write(chosen, does, parts.state.params, prompts, rewards, parts)
+    said = packed.Texts(prompts.texts, found.texts, prompts.references, found.stopped)
+    assert len({*found.texts}) > 10 and len(found.lengths) == len(found.kl) == 19
+    for name, one in rewards.items():
+        np.testing.assert_array_equal(found.rewards[name], one(said))
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
@@ -250,6 +264,7 @@ def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sample
         ("tiny_off_policy", {"samples": 0}, "'data': 48 of 48 training answers have no log_prob"),
         ("tiny_relaxed", {"samples": 0, "reward": "regex(pattern='e')"}, "needs relaxed_reward, which samples"),
         ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
+        ("tiny_rloo", {"rollout_parts": 3}, "'rollout_parts': batch_size=8 prompts have no 3 equal parts"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'loss': needs "),
         ("tiny_ppo", {"critic": "none()"}, "which samples and a critic offer; set samples"),
