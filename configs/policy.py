@@ -57,6 +57,14 @@ OBJECTIVES = {
         "minibatches": 2,
     },
 }
+# A population of adapters around one that moves as they fared: 32 answers to each prompt, by a member each.
+OBJECTIVES["evolution"] = {
+    "loss": "",
+    "evolution": "open_es(deviation=0.02)",
+    "adapter": "lora(rank=4)",
+    "samples": 32,
+    "baseline": "no_baseline()",
+}
 PREFERENCES = {
     "dpo": "dpo(beta=0.1)",
     "ipo": "ipo(beta=0.1)",
@@ -168,6 +176,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
+    c.evolution = ""  # open_es(deviation=0.02): no loss, but a population of so many adapters as there are samples
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
     c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.reward, c.reward_model = (

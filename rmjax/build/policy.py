@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from rmjax import lookup
 from rmjax.build import credit, model, objective, rollout, training
@@ -23,7 +24,7 @@ from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
-from rmjax.train import forward, parallel, step
+from rmjax.train import evolution, forward, parallel, step
 from rmjax.train.state import Params, State
 
 
@@ -79,6 +80,7 @@ class Plan(NamedTuple):
     policy: Callable[..., Backbone]
     training: training.Training
     credit: Credit
+    evolution: Callable[..., Any] | None  # a strategy, which then stands in for the terms
 
     @property
     def reads(self) -> set[str]:
@@ -104,6 +106,7 @@ class Parts(NamedTuple):
     rollouts: rollout.Plan | None
     layout: parallel.Layout
     step: Callable
+    members: Callable[[Params, Any], Params] | None  # of an evolution's generation
     state: State
     frozen: Params
     parameters: int
@@ -138,8 +141,13 @@ def plan(config: Any) -> Plan:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
         raise UserError(f"config key 'prompts': {error}") from error
-    terms = objective.terms(config.loss, ())
-    if config.samples and all("data_weight" in lookup.arrays(t.function) for t in terms):
+    strategy = _evolution(config, trained)
+    terms = objective.terms(config.loss, ()) if strategy is None else []
+    if (
+        config.samples
+        and strategy is None
+        and all("data_weight" in lookup.arrays(t.function) for t in terms)
+    ):
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
@@ -150,7 +158,45 @@ def plan(config: Any) -> Plan:
         lookup.bind(config.policy, POLICIES, key="policy"),
         trained,
         credit.plan(config),
+        strategy,
     )
+
+
+def _evolution(config: Any, trained: training.Training) -> Callable[..., Any] | None:
+    """The strategy that a config names, if it names one.
+
+    Raises: UserError naming the key that does not go with it.
+    """
+    if not config.evolution:
+        return None
+    strategy = lookup.bind(config.evolution, evolution.STRATEGIES, key="evolution")
+    # What only a loss, its gradient, or a group of answers by one policy has a use for.
+    fit = {
+        "loss": "",
+        "critic": False,
+        "baseline": "no_baseline()",
+        "weights": "evenly()",
+        "dropout": 0.0,
+        "rollout_epochs": 1,
+        "minibatches": 1,
+        "microbatches": 1,
+    }
+    for key, value in fit.items():
+        if config[key] != value:
+            raise UserError(
+                f"config key '{key}': evolution ranks the members of a population by their reward, and has no use for "
+                f"{config[key]!r}; set {key}={value!r}"
+            )
+    if trained.adapter is None or trained.adapter.dropout:
+        raise UserError(
+            f"config key 'adapter': evolution perturbs an adapter, which drops nothing; not {config.adapter!r} but such "
+            'as "lora(rank=4)"'
+        )
+    try:
+        strategy(config.samples, {"": jnp.zeros(1)}, optax.identity())
+    except ValueError as error:
+        raise UserError(f"config keys 'evolution', 'samples': {error}") from error
+    return strategy
 
 
 def prompted(chosen: Plan, loaded: Data) -> Data:
@@ -237,7 +283,7 @@ def assemble(
     run = forward.language(module.apply, temperature=c.temperature)
     # Copies: what the state trains is donated to every step.
     reference = layout.put({k: jnp.copy(x) for k, x in params.items()}, stacked=False)
-    sampling, first = None, batches[0]
+    sampling, first, members = None, batches[0], None
     if c.samples:
         sampling, more = rollout.plan(
             c, loaded.train, reads, batches, mixed="data_weight" in chosen.reads, ways=layout.ways
@@ -248,13 +294,17 @@ def assemble(
         more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
         more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
         first = first | {name: first[like] for name, like in more.items()}
-    offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
-    goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
     states, frozen = training.states([params], held, update, [key])
-    made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
+    if chosen.evolution is None:
+        offered = jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)
+        goal = objective.language(chosen.terms, run, set(offered), sampled=c.samples > 0)
+        made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
+    else:
+        strategy = chosen.evolution(c.samples, states[0].params, update)
+        members, made = evolution.create(strategy, training.stream(key, "noise"), axis=layout.axis)
     return Parts(
         loaded,
         found,
@@ -266,6 +316,7 @@ def assemble(
         sampling,
         layout,
         layout.compile_step(made),
+        members,
         layout.put(states[0]),
         layout.put(frozen, stacked=False),
         sum(x.size for x in params.values()),

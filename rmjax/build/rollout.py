@@ -117,11 +117,14 @@ def prepare(
     *,
     seed: int,
     max_kl: float,
+    population: bool = False,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
+    population: whether `functions.sample` has each sample of a prompt by another policy, a member of a population
+      around `params`; what sampling said of it then stands.
     """
 
     def made(params, carry, item: Item):
@@ -131,20 +134,24 @@ def prepare(
         examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
         batch = packed.lay(examples, len(item.prompts.ids), bounds)
         where = Places.of(batch, len(reward), samples.tokens.shape[2])
-        now = functions.measure(params, batch)
-        known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
-        if "values" in now:
-            known["values"] = where.unpack(now["values"])
-        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         mask = where.mask.astype(np.float32)
+        sampled = samples.log_probs.reshape(mask.shape)
+        known, drift = {"reward": reward, "old_log_probs": sampled}, {}
+        if not population:
+            now = functions.measure(params, batch)
+            known["old_log_probs"] = where.unpack(now["log_probs"])
+            if "values" in now:
+                known["values"] = where.unpack(now["values"])
+            apart = np.abs(known["old_log_probs"] - sampled) * mask
+            drift = {"rollout/sampler_difference": float(apart.max())}
+        known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
-        drift = np.abs(known["old_log_probs"] - samples.log_probs.reshape(mask.shape)) * mask
         told |= {
             "rollout/reward": float(reward.mean()),
-            "rollout/sampler_difference": float(drift.max()),
+            **drift,
             **{f"rollout/{k}": v for k, v in packed.written(samples, texts).items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
