@@ -143,11 +143,10 @@ def plan(config: Any) -> Plan:
         raise UserError(f"config key 'prompts': {error}") from error
     strategy = _evolution(config, trained)
     terms = objective.terms(config.loss, ()) if strategy is None else []
-    if (
-        config.samples
-        and strategy is None
-        and all("data_weight" in lookup.arrays(t.function) for t in terms)
-    ):
+    learns = strategy is not None or any(
+        "data_weight" not in lookup.arrays(t.function) for t in terms
+    )
+    if config.samples and not learns:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )

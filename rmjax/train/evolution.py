@@ -77,7 +77,8 @@ def create(strategy: Any, noise: Key[Array, ""], *, axis: str | None = None) -> 
 
     def members(params: Params, generation: Any) -> Params:
         key, first = around(params, generation)
-        return strategy.ask(key, first, options)[0]
+        with jax.numpy_rank_promotion("allow"):  # evosax adds arrays of different ranks
+            return strategy.ask(key, first, options)[0]
 
     def step(state, frozen, batch):
         del frozen
@@ -88,8 +89,9 @@ def create(strategy: Any, noise: Key[Array, ""], *, axis: str | None = None) -> 
 
         key, first = around(state.params, state.step)
         first = first.replace(opt_state=state.opt_state)
-        population = strategy.ask(key, first, options)[0]
-        after, _ = strategy.tell(key, population, -fitness, first, options)  # evosax minimizes
+        with jax.numpy_rank_promotion("allow"):
+            population = strategy.ask(key, first, options)[0]
+            after, _ = strategy.tell(key, population, -fitness, first, options)  # it minimizes
         moved = jnp.linalg.norm(after.mean - first.mean)
         new = state.replace(params=strategy.get_mean(after), opt_state=after.opt_state)
         told = {
