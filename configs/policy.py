@@ -7,7 +7,9 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
-tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
+sentiment_evolution has no loss: 16 adapters around one answer each prompt, and it moves as they fared. Untried.
+tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds. tiny_evolution goes on from tiny
+           (runs/tiny, which with --config.epochs=20 has learned to spell): evolution is slow to find what is rare.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -56,14 +58,14 @@ OBJECTIVES = {
         "rollout_epochs": 2,
         "minibatches": 2,
     },
-}
-# A population of adapters around one that moves as they fared: 32 answers to each prompt, by a member each.
-OBJECTIVES["evolution"] = {
-    "loss": "",
-    "evolution": "open_es(deviation=0.02)",
-    "adapter": "lora(rank=4)",
-    "samples": 32,
-    "baseline": "no_baseline()",
+    # A population of adapters around one that moves as they fared; of 16 answers to a prompt each is by another.
+    "evolution": {
+        "loss": "",
+        "evolution": "open_es(deviation=0.02)",
+        "adapter": "lora(rank=4)",
+        "samples": 16,
+        "baseline": "no_baseline()",
+    },
 }
 PREFERENCES = {
     "dpo": "dpo(beta=0.1)",
@@ -127,6 +129,12 @@ NAMES = {
     "sentiment": {**SENTIMENT, **OBJECTIVES["rloo"]},
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
     "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.5},
+    "sentiment_evolution": {
+        **SENTIMENT,
+        **OBJECTIVES["evolution"],
+        "batch_size": 32,
+        "schedule": "linear(peak=1e-2)",
+    },
     # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
     "sums_start": {
         **SUMS,
@@ -149,6 +157,14 @@ NAMES = {
     },
     "tiny": {**TINY, "epochs": 2.0},
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
+    "tiny_evolution": {
+        **TINY_REWARD,
+        **OBJECTIVES["evolution"],
+        "policy": "trained(workdir='runs/tiny')",
+        "evolution": "open_es(deviation=0.1)",
+        "schedule": "constant(peak=0.1)",
+        "epochs": 4.0,
+    },
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
 }
 

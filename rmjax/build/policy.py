@@ -188,8 +188,8 @@ def _evolution(config: Any, trained: training.Training) -> Callable[..., Any] | 
             )
     if trained.adapter is None or trained.adapter.dropout:
         raise UserError(
-            f"config key 'adapter': evolution perturbs an adapter, which drops nothing; not {config.adapter!r} but such "
-            'as "lora(rank=4)"'
+            "config key 'adapter': evolution perturbs an adapter, which drops nothing; set it to such as "
+            f"'lora(rank=4)', not {config.adapter!r}"
         )
     try:
         strategy(config.samples, {"": jnp.zeros(1)}, optax.identity())

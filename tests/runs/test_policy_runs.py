@@ -24,7 +24,10 @@ SMALL = {
 }  # fmt: skip
 PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
 WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
-OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in WHOLE]
+# Evolution has tests of its own, in test_evolution_runs.py.
+OTHERS = [
+    name for name in NAMES if name.startswith("tiny") and name not in (*WHOLE, "tiny_evolution")
+]
 
 
 def config(name, **lines):

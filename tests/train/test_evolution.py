@@ -13,6 +13,7 @@ from rmjax.models import shardings
 from rmjax.train import evolution, optimizer, parallel, state
 
 M, PROMPTS, DEVIATION, RATE = 8, 16, 0.1, 0.5
+SGD = optax.sgd(RATE)
 TARGET = {
     "lora/x/a": jnp.arange(6.0).reshape(2, 3) / 6,
     "lora/x/b": jnp.array([[1.0, -1.0], [0.0, 0.5], [2.0, 0.0]]),
@@ -25,12 +26,12 @@ LAYOUTS = {
 }
 
 
-def parts(rule=optax.sgd(RATE), axis=None):
+def parts(rule=SGD, axis=None):
     strategy = evolution.open_es(M, START, rule, deviation=DEVIATION)
     return evolution.create(strategy, jax.random.key(3), axis=axis)
 
 
-def first(rule=optax.sgd(RATE)):
+def first(rule=SGD):
     # Copies: a compiled step donates what it is given.
     params = {path: jnp.copy(x) for path, x in START.items()}
     return state.create(params, rule.init(params), jax.random.key(0))
