@@ -13,7 +13,10 @@ HOME = Path(__file__).parents[1]
 BUILDS = {reward: build_reward, policy: build_policy}
 READERS = {
     reward: ("build/reward", "runs/reward", "build/training"),
-    policy: ("build/policy", "runs/policy", "build/training", "build/credit", "runs/rewarding", "runs/sampled"),
+    policy: (
+        "build/policy", "build/rollout", "build/training", "build/credit",
+        "runs/policy", "runs/rewarding", "runs/sampled",
+    ),
 }  # fmt: skip
 NAMED = [(config, name) for config in BUILDS for name in config.NAMES]
 
