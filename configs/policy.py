@@ -7,12 +7,14 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
+sentiment_evolution has no loss: 16 adapters around one answer each prompt, and it moves as they fared.
 tiny_logged: learns from answers that another policy wrote, by their rewards and log-probabilities; of your own logs:
            --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
 sentiment_relaxed: through a reward model of the policy's own vocabulary, configs/reward.py:ratings_gpt in
            runs/ratings_gpt; tiny_relaxed: runs/tiny_bytes, any --config.model="tiny_decoder()"
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds. tiny_t5_mle, tiny_t5_rloo: an
            encoder–decoder, whose encoder reads the prompt and whose decoder answers.
+           tiny_evolution goes on from tiny (runs/tiny, which with --config.epochs=20 has learned to spell).
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
 
@@ -68,6 +70,14 @@ OBJECTIVES = {
         "samples": 2,
         "rollout_epochs": 2,
         "minibatches": 2,
+    },
+    # A population of adapters around one that moves as they fared; of 16 answers to a prompt each is by another.
+    "evolution": {
+        "loss": "",
+        "evolution": "open_es(deviation=0.02)",
+        "adapter": "lora(rank=4)",
+        "samples": 16,
+        "baseline": "no_baseline()",
     },
 }
 PREFERENCES = {
@@ -142,6 +152,12 @@ NAMES = {
     **{f"sentiment_{name}": {**SENTIMENT, **own} for name, own in OBJECTIVES.items()},
     "sentiment_reward_weighted": {**SENTIMENT, **OBJECTIVES["reward_weighted"], "epochs": 0.5},
     "sentiment_relaxed": {**SENTIMENT, **RELAXED, "reward_model": "runs/ratings_gpt"},
+    "sentiment_evolution": {
+        **SENTIMENT,
+        **OBJECTIVES["evolution"],
+        "batch_size": 32,
+        "schedule": "linear(peak=1e-2)",
+    },
     # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
     "sums_start": {
         **SUMS,
@@ -173,6 +189,14 @@ NAMES = {
         "reward_model": "runs/tiny_bytes",
     },
     "tiny_logged": {**TINY, **LOGGED, "data": "synthetic_logs(count=300)", "validations": 1},
+    "tiny_evolution": {
+        **TINY_REWARD,
+        **OBJECTIVES["evolution"],
+        "policy": "trained(workdir='runs/tiny')",
+        "evolution": "open_es(deviation=0.1)",
+        "schedule": "constant(peak=0.1)",
+        "epochs": 4.0,
+    },
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
     "tiny_t5_mle": {**TINY, **TINY_T5, "epochs": 2.0},
     "tiny_t5_rloo": {**TINY_REWARD, **TINY_T5, **OBJECTIVES["rloo"]},
@@ -208,6 +232,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
     c.rollout_parts = 1  # of its prompts; a part is rewarded while the next one is sampled
+    c.evolution = ""  # open_es(deviation=0.02): no loss, but a population of so many adapters as there are samples
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
     c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.relaxation = 1.0  # temperature of the softmax that relaxed() goes back through

@@ -1,11 +1,12 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from rmjax import lookup
 from rmjax.build import credit, critic, logged, model, objective, relaxed, rollout, training
@@ -21,7 +22,8 @@ from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
-from rmjax.train import forward, parallel, step
+from rmjax.train import evolution, forward, parallel, step
+from rmjax.train.objective import Objective
 from rmjax.train.state import Params, State
 
 
@@ -86,6 +88,7 @@ class Plan(NamedTuple):
     training: training.Training
     credit: Credit
     critic: Critic
+    evolution: Callable[..., Any] | None  # a strategy, which then stands in for the terms
 
     @property
     def reads(self) -> set[str]:
@@ -116,6 +119,7 @@ class Parts(NamedTuple):
     rollouts: rollout.Plan | None
     layout: parallel.Layout
     step: Callable
+    members: Callable[[Params, Any], Params] | None  # of an evolution's generation
     state: State
     frozen: Params
     asked: Params  # placed: what the step reads beside `frozen`, of the reward model of relaxed()
@@ -151,7 +155,8 @@ def plan(config: Any) -> Plan:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
         raise UserError(f"config key 'prompts': {error}") from error
-    terms = objective.terms(config.loss, ())
+    strategy = _evolution(config, trained)
+    terms = objective.terms(config.loss, ()) if strategy is None else []
     ratio = [
         t.name for t in terms if {"old_log_probs", "advantages"} <= {*lookup.arrays(t.function)}
     ]
@@ -160,7 +165,10 @@ def plan(config: Any) -> Plan:
             f"config key 'returns': advantages of vtrace() hold the ratio that {ratio[0]}() has of its own; use "
             "loss='policy_gradient() + 0.5 * squared_value()', or returns='gae()'"
         )
-    if config.samples and all("data_weight" in lookup.arrays(t.function) for t in terms):
+    learns = strategy is not None or any(
+        "data_weight" not in lookup.arrays(t.function) for t in terms
+    )
+    if config.samples and not learns:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
@@ -173,7 +181,45 @@ def plan(config: Any) -> Plan:
         trained,
         credit.plan(config),
         critic.plan(config),
+        strategy,
     )
+
+
+def _evolution(config: Any, trained: training.Training) -> Callable[..., Any] | None:
+    """The strategy that a config names, if it names one.
+
+    Raises: UserError naming the key that does not go with it.
+    """
+    if not config.evolution:
+        return None
+    strategy = lookup.bind(config.evolution, evolution.STRATEGIES, key="evolution")
+    # What only a loss, its gradient, or a group of answers by one policy has a use for.
+    fit = {
+        "loss": "",
+        "critic": False,
+        "baseline": "no_baseline()",
+        "weights": "evenly()",
+        "dropout": 0.0,
+        "rollout_epochs": 1,
+        "minibatches": 1,
+        "microbatches": 1,
+    }
+    for key, value in fit.items():
+        if config[key] != value:
+            raise UserError(
+                f"config key '{key}': evolution ranks the members of a population by their reward, and has no use for "
+                f"{config[key]!r}; set {key}={value!r}"
+            )
+    if trained.adapter is None or trained.adapter.dropout:
+        raise UserError(
+            "config key 'adapter': evolution perturbs an adapter, which drops nothing; set it to such as "
+            f"'lora(rank=4)', not {config.adapter!r}"
+        )
+    try:
+        strategy(config.samples, {"": jnp.zeros(1)}, optax.identity())
+    except ValueError as error:
+        raise UserError(f"config keys 'evolution', 'samples': {error}") from error
+    return strategy
 
 
 def prompted(chosen: Plan, loaded: Data) -> Data:
@@ -262,10 +308,9 @@ def assemble(
     key = jax.random.key(c.seed)
     params = model.initialize(module, found.weights, training.stream(key, "init"))
     params |= {} if own is None else own.params
-    run = forward.language(module.apply, temperature=c.temperature)
     # Copies: what the state trains is donated to every step.
     reference = layout.put({k: jnp.copy(x) for k, x in params.items()}, stacked=False)
-    sampling, first = None, batches[0]
+    sampling, first, members = None, batches[0], None
     if c.samples:
         sampling, more = rollout.plan(
             c, loaded.train, reads, batches, mixed="data_weight" in chosen.reads, ways=layout.ways
@@ -276,19 +321,17 @@ def assemble(
         more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
         more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
         first = first | {name: first[like] for name, like in more.items()}
-    offered = {*jax.eval_shape(lambda p, b: run(p, {}, b, None), params, first)}
-    asked = {}
-    if judge is not None:
-        ask = relaxed.reward(judge, c.relaxation)
-        run = forward.language(module.apply, temperature=c.temperature, relaxed=ask)
-        offered |= {"relaxed_reward"} if c.samples else set()
-        asked = {f"{forward.ASKED}{path}": x for path, x in judge.params.items()}
-    goal = objective.language(chosen.terms, run, offered, sampled=c.samples > 0)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
     states, frozen = training.states([params], held, update, [key])
-    made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
+    asked = {} if judge is None else {forward.ASKED + k: x for k, x in judge.params.items()}
+    if chosen.evolution is None:
+        goal = _goal(c, chosen.terms, module, params, first, judge)
+        made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
+    else:
+        strategy = chosen.evolution(c.samples, states[0].params, update)
+        members, made = evolution.create(strategy, training.stream(key, "noise"), axis=layout.axis)
     return Parts(
         loaded,
         found,
@@ -300,12 +343,31 @@ def assemble(
         sampling,
         layout,
         layout.compile_step(made),
+        members,
         layout.put(states[0]),
         layout.put(frozen, stacked=False),
         layout.put(asked, stacked=False),
         sum(x.size for x in params.values()),
         [*loaded.notes, *notes],
     )
+
+
+def _goal(
+    config: Any,
+    terms: Sequence[lookup.Term],
+    module: Policy,
+    params: Params,
+    batch: Mapping[str, Any],
+    judge: relaxed.Judge | None,
+) -> Objective:
+    """What the step minimizes, on batches like this one."""
+    run = forward.language(module.apply, temperature=config.temperature)
+    offered = {*jax.eval_shape(lambda p, b: run(p, {}, b, None), params, batch)}
+    if judge is not None:
+        ask = relaxed.reward(judge, config.relaxation)
+        run = forward.language(module.apply, temperature=config.temperature, relaxed=ask)
+        offered |= {"relaxed_reward"} if config.samples else set()
+    return objective.language(terms, run, offered, sampled=config.samples > 0)
 
 
 def _check_answers(config: Any, transformer: Any, ways: int) -> None:

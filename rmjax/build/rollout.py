@@ -124,6 +124,7 @@ def prepare(
     seed: int,
     max_kl: float,
     parts: int = 1,
+    population: bool = False,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
@@ -131,6 +132,8 @@ def prepare(
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     parts: in which the prompts are sampled, a divisor of their number. A part is rewarded by a thread while the next is
       sampled, the last while log-probabilities are measured; what comes out depends on neither.
+    population: whether `functions.sample` has each sample of a prompt by another policy, a member of a population
+      around `params`; what sampling said of it then stands.
     """
 
     def made(params, carry, item: Item):
@@ -142,23 +145,26 @@ def prepare(
             examples = packed.joined(own, item.data)
             batch = packed.lay(examples, len(item.prompts.ids), bounds)
             where = Places.of(batch, len(texts.completions), samples.tokens.shape[2])
-            now = functions.measure(params, batch)
+            mask, beta = where.mask.astype(np.float32), carry["beta"]
+            said = samples.log_probs.reshape(mask.shape) * mask
+            now = {"log_probs": said}
+            if not population:
+                now = {k: where.unpack(x) for k, x in functions.measure(params, batch).items()}
             before = functions.reference(batch)
             reward = np.concatenate([part.result() for part in rewards])
-        mask, beta = where.mask.astype(np.float32), carry["beta"]
         known = {
             "reward": reward,
             "stopped": texts.stopped,
-            "old_log_probs": where.unpack(now.pop("log_probs")),
-            "sampled_log_probs": samples.log_probs.reshape(mask.shape) * mask,
+            "old_log_probs": now.pop("log_probs"),
+            "sampled_log_probs": said,
             "reference_log_probs": where.unpack(before["log_probs"]),
-            **{name: where.unpack(x) for name, x in now.items()},
+            **now,
         }
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
-        drift = np.abs(known["old_log_probs"] - known["sampled_log_probs"])
+        drift = np.abs(known["old_log_probs"] - said)
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),

@@ -113,8 +113,8 @@ def states(
 
 
 def stream(key: jax.Array, name: str) -> jax.Array:
-    """The key of a named PRNG stream: init or dropout (data order comes from the seed, in numpy)."""
-    return jax.random.fold_in(key, ("init", "dropout").index(name))
+    """The key of a named PRNG stream: init, dropout or noise (data order comes from the seed, in numpy)."""
+    return jax.random.fold_in(key, ("init", "dropout", "noise").index(name))
 
 
 def hashes(loaded: Data) -> dict[str, str]:

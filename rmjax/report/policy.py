@@ -52,6 +52,8 @@ CURVES = {  # a plot each: its caption, and the metrics in it
     "repetition of rollouts": {"rollout/repetition": ""},
     "β, the price of a nat": {"rollout/beta": ""},
     "gradient norm": {"train/grad_norm": ""},
+    "deviation of fitness within the population": {"train/fitness_deviation": ""},
+    "norm of the update": {"train/update_norm": ""},
 }
 SAMPLES, FOLLOWED = (
     12,

@@ -148,15 +148,16 @@ def _train(
     start = resume.begin(home, parts.frozen, parts.layout, steps)
     prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
     if rollouts is not None:
-        tokenizer = parts.reads.reader.tokenizer
+        tokenizer, population = parts.reads.reader.tokenizer, parts.members is not None
         prepare = rollout.prepare(
-            tools.does,
+            sampled.of_population(config, parts, tools.does) if population else tools.does,
             chosen.credit,
             rollouts.bounds,
             tokenizer,
             seed=config.seed,
             max_kl=config.max_kl,
             parts=config.rollout_parts,
+            population=population,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):

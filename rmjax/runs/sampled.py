@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmjax.build import packed, rollout
@@ -74,6 +75,41 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
         lambda params, batch: measured(params, parts.frozen, layout.put_batch(batch)),
         lambda batch: referred(parts.reference, {}, layout.put_batch(batch)),
     )
+
+
+def of_population(config: Any, parts: build.Parts, does: rollout.Functions) -> rollout.Functions:
+    """The same, but sample k of a prompt is by member k of the step's population around the parameters.
+
+    All members answer the same prompts with the same keys, so that what differs between them is what they are. They
+    answer one after the other in one program: on a CPU that took half as long as all at once, whose decoding loop
+    must keep each member that has ended apart from those that have not.
+    """
+    settings, layout, around = rollout.settings(config, parts.reads), parts.layout, parts.members
+    pad_id = parts.reads.reader.tokenizer.pad_id
+    assert around is not None
+
+    def draw(params, frozen, batch):
+        keys = jax.random.wrap_key_data(batch["keys"])
+
+        def one(own):
+            variables = collections({**own, **frozen})
+            prompts = batch["tokens"], batch["lengths"]
+            made = generate(parts.sampler, variables, *prompts, keys, settings)
+            return jax.tree.map(lambda x: x[:, 0], made)
+
+        made = jax.lax.map(one, around(params, batch["generation"][0]))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)
+
+    drawn = layout.compile_rows(draw)
+
+    def sample(params, prompts, step, count):
+        del count  # the strategy has it
+        batch = padded(prompts.ids, config.max_prompt, pad_id)
+        batch["keys"] = packed.key_rows(config.seed, step, prompts.number, 1)
+        batch["generation"] = np.full(len(prompts.ids), step, np.int32)
+        return drawn(params, parts.frozen, layout.put_batch(batch))
+
+    return does._replace(sample=sample)
 
 
 def write(

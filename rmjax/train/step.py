@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from rmjax.mean import Mean
 from rmjax.train.forward import dropout_key
@@ -52,13 +52,18 @@ def make_step(
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         new = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
-        good = jnp.isfinite(norm) & jnp.isfinite(total) & (state.bad_step < 0)
-        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        bad_step = jnp.where(good | (state.bad_step >= 0), state.bad_step, state.step)
         means |= {"loss": Mean.of(total), "grad_norm": Mean.of(norm)}
-        return new.replace(step=state.step + 1, bad_step=bad_step), means
+        return settled(state, new, jnp.isfinite(norm) & jnp.isfinite(total)), means
 
     return step
+
+
+def settled(state: State, new: State, good: Array) -> State:
+    """The state after a step: `new` where the step was good and none before it was bad, else `state`; one step on."""
+    good = good & (state.bad_step < 0)
+    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+    bad_step = jnp.where(good | (state.bad_step >= 0), state.bad_step, state.step)
+    return new.replace(step=state.step + 1, bad_step=bad_step)
 
 
 def _accumulate(function: Callable, params: PyTree, batch: Batch, microbatches: int) -> PyTree:

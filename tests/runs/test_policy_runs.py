@@ -25,7 +25,8 @@ SMALL = {
 }  # fmt: skip
 PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
 WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
-ELSEWHERE = ("tiny_relaxed",)  # needs a reward model: test_relaxed_runs
+# Relaxed needs a reward model (test_relaxed_runs), evolution a trained policy (test_evolution_runs).
+ELSEWHERE = ("tiny_relaxed", "tiny_evolution")
 OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in (*WHOLE, *ELSEWHERE)]
 
 
