@@ -196,7 +196,7 @@ def _evolution(config: Any, trained: training.Training) -> Callable[..., Any] | 
     # What only a loss, its gradient, or a group of answers by one policy has a use for.
     fit = {
         "loss": "",
-        "critic": False,
+        "critic": "none()",
         "baseline": "no_baseline()",
         "weights": "evenly()",
         "dropout": 0.0,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import data, model, objective, training
+from rmjax.build import data, heads, model, objective, training
 from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
 from rmjax.data.encode import Known, Reader, encode
@@ -85,7 +85,7 @@ def plan(config: Any) -> Plan:
         pair_arrays,
         _records(c.data, c.fold),
         lookup.bind(c.model, model.MODELS, key="model"),
-        lookup.bind(c.head, model.HEADS, key="head"),
+        lookup.bind(c.head, heads.HEADS, key="head"),
         trained,
         lookup.bind(c.normalize, NORMALIZE, key="normalize")(),
     )
@@ -114,7 +114,7 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     layout = chosen.training.layout(shardings.spec, c.seeds)
     batches, notes = _batches(c, chosen, loaded, backbone, layout.ways)
     needs = objective.needs(chosen.terms)
-    labels = model.Labels(loaded.scale, "tie_width" in needs, loaded.attributes)
+    labels = heads.Labels(loaded.scale, "tie_width" in needs, loaded.attributes)
     module = model.reward_model(
         backbone.config,
         chosen.head(labels),

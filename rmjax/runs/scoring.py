@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from rmjax import lookup
-from rmjax.build import model
+from rmjax.build import heads, model
 from rmjax.data import pipeline
 from rmjax.data.encode import Reader, encode
 from rmjax.data.examples import Examples
@@ -171,8 +171,8 @@ def module_of(about: dict[str, Any]) -> Any:
     """The module that a checkpoint's description is of."""
     config: Any = ConfigDict(about["config"])
     scale = tuple(about["scale"]) if about["scale"] else None
-    labels = model.Labels(scale, about["ties"], tuple(about["attributes"]))
-    head = lookup.bind(config.head, model.HEADS, key="head")(labels)
+    labels = heads.Labels(scale, about["ties"], tuple(about["attributes"]))
+    head = lookup.bind(config.head, heads.HEADS, key="head")(labels)
     adapter = lookup.bind(config.adapter, model.ADAPTERS, key="adapter")()
     shape = Config(**about["transformer"])
     return model.reward_model(shape, head, about["pooling"], dtype=about["dtype"], adapter=adapter)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rmjax import lookup
-from rmjax.build import model
+from rmjax.build import heads, model
 from rmjax.errors import UserError
-from rmjax.models import heads
+from rmjax.models import heads as modules
 from rmjax.models.transformer import Config, LanguageModel
 from rmjax.train import checkpoint
 from rmjax.train.state import gather
@@ -19,7 +19,7 @@ from rmjax.train.state import gather
 
 def made(backbone, head=None, **options):
     module = model.reward_model(
-        backbone.config, head or heads.Scalar(), backbone.pooling, dtype="float32", **options
+        backbone.config, head or modules.Scalar(), backbone.pooling, dtype="float32", **options
     )
     return module, model.initialize(module, backbone.weights, jax.random.key(0))
 
@@ -78,7 +78,7 @@ def test_a_stored_head_must_be_the_configs(tiny):
     dense = {"head/dense/kernel": np.full((16, 16), 0.5), "head/dense/bias": np.zeros(16)}
     plain, hidden = (
         model.reward_model(
-            backbone.config, model.scalar(model.Labels(None), hidden=h), "mean", dtype="float32"
+            backbone.config, heads.scalar(heads.Labels(None), hidden=h), "mean", dtype="float32"
         )
         for h in (False, True)
     )
@@ -89,33 +89,33 @@ def test_a_stored_head_must_be_the_configs(tiny):
 
 
 def test_heads_follow_the_scale():
-    build = lambda name, scale=(-2, 2), ties=False: model.HEADS[name](model.Labels(scale, ties))
+    build = lambda name, scale=(-2, 2), ties=False: heads.HEADS[name](heads.Labels(scale, ties))
     assert build("classes").values == (-2.0, -1.0, 0.0, 1.0, 2.0)
     assert build("ordinal").classes == 5
     assert build("scalar", None, True).ties and not build("scalar", None).ties
-    assert isinstance(build("gaussian", None), heads.Gaussian)
+    assert isinstance(build("gaussian", None), modules.Gaussian)
     for name in ("classes", "ordinal"):
         with pytest.raises(UserError, match="config key 'head'.*give the scale"):
             build(name, None)
 
 
 def test_attributes_are_those_of_the_data_with_equal_or_given_weights():
-    labels = model.Labels(None, False, ("clear", "kind", "long"))
+    labels = heads.Labels(None, False, ("clear", "kind", "long"))
     third = 1 / 3
-    assert model.attributes(labels).weights == (("clear", third), ("kind", third), ("long", third))
+    assert heads.attributes(labels).weights == (("clear", third), ("kind", third), ("long", third))
     line = "attributes(weights={'long': -0.5, 'clear': 2})"
-    head = lookup.bind(line, model.HEADS, key="head")(labels)
+    head = lookup.bind(line, heads.HEADS, key="head")(labels)
     assert head.weights == (("clear", 2.0), ("kind", 0.0), ("long", -0.5))
     with pytest.raises(UserError, match=r"names \['short'\]; the data has clear, kind, long"):
-        model.attributes(labels, weights={"short": 1.0})
+        heads.attributes(labels, weights={"short": 1.0})
     with pytest.raises(UserError, match="config key 'head': attributes.. needs texts rated on"):
-        model.attributes(model.Labels((1, 5)))
+        heads.attributes(heads.Labels((1, 5)))
 
 
 def test_mistakes_in_the_model_line_are_named(tmp_path):
     config = model.tiny_encoder().config
     with pytest.raises(UserError, match="pooling='max' is none of mean, first, last"):
-        model.reward_model(config, heads.Scalar(), "max", dtype="float32")
+        model.reward_model(config, modules.Scalar(), "max", dtype="float32")
     with pytest.raises(UserError, match="config key 'model': there is no"):
         model.pretrained(source=str(tmp_path / "gone"))
     for length in (7, 513):

@@ -248,7 +248,7 @@ WEIGHTS = {
     "pair_weight": "bradley_terry exponential focal hinge rao_kupper robust squared_margin thurstone "
     "cpo dpo hinge_norm ipo orpo simpo slic",
     "text_weight": "attributes_mse binary_cross_entropy cross_entropy gaussian_nll huber mae mse ordinal process "
-    "votes off_policy dr_grpo grpo reinforce kto",
+    "votes off_policy dr_grpo grpo reinforce kto relaxed",
     "group_weight": "info_nce listnet plackett_luce minimum_risk",
     "token_weight": "linear_weighted clipped_value kl_k1 kl_k2 kl_k3 negative_entropy policy_gradient ppo q_error "
     "squared_value",
