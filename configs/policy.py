@@ -7,6 +7,7 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
+game: a game of two turns from scratch; no data, the environment says what is read and what is earned.
 tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds.
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """
@@ -106,6 +107,20 @@ TINY_REWARD = {
 }
 TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
+GAME = {
+    "data": "",
+    "policy": "tiny_decoder(width=64, layers=2)",
+    "environment": "open_box(boxes=4, digits=4)",
+    "loss": "policy_gradient()",  # of tokens: each turn is credited with the rewards from it on
+    "baseline": "leave_one_out()",
+    "samples": 8,
+    "max_prompt": 8,
+    "max_new_tokens": 1,  # an action is a letter or a digit
+    "max_length": 32,
+    "batch_size": 64,
+    "schedule": "linear(peak=3e-3)",
+    "epochs": 1.0,
+}
 NAMES = {
     "gpt": {
         "policy": "gpt(vocabulary=4096, width=256, layers=4)",
@@ -139,7 +154,19 @@ NAMES = {
         "schedule": "linear(peak=5e-4)",
         "epochs": 6.0,
     },
+    "game": GAME,
     "tiny": {**TINY, "epochs": 2.0},
+    "tiny_game": {
+        **GAME,
+        "policy": "tiny_decoder(width=16, layers=1)",
+        "environment": "open_box(boxes=2, digits=2)",
+        "batch_size": 8,
+        "samples": 2,
+        "train_seeds": 32,
+        "validations": 1,
+        "validation_prompts": 16,
+        "test_prompts": 20,
+    },
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
     **{f"tiny_{name}": {**TINY_PAIRS, "loss": loss} for name, loss in PREFERENCES.items()},
 }
@@ -157,6 +184,8 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.data = (
         "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
     )
+    c.environment = ""  # open_box, gym(id=): episodes to play, in place of data and reward
+    c.train_seeds = 10_000  # of an environment; those of validation_prompts and test_prompts follow
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
     c.max_length = 256  # tokens of a prompt with its answer
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices

@@ -102,7 +102,10 @@ class Credit(NamedTuple):
     def __call__(
         self, known: Mapping[str, np.ndarray], mask: np.ndarray, carry: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
-        """known: reward [N]; old_log_probs, reference_log_probs and with a critic values [N, C]. mask: [N, C]."""
+        """known: reward [N]; old_log_probs, reference_log_probs and with a critic values [N, C]. mask: [N, C].
+
+        Of episodes also token_rewards [N, C], whose sums are the reward, and turn [N, C], which turn a token is of.
+        """
         old, beta = known["old_log_probs"], float(carry["beta"])
         reference = known["reference_log_probs"]
         k1 = divergence.k1(jnp.array(old), jnp.array(reference)) * mask
@@ -116,7 +119,7 @@ class Credit(NamedTuple):
             "old_log_probs": old,
             "reference_log_probs": reference,
             "standard_rewards": _spread(baselines.standardize(jnp.array(reward)), mask),
-            **self._tokens(known, reward, advantage, np.asarray(k1), mask, beta),
+            **self._tokens(known, advantage, np.asarray(k1), mask, carry),
         }
         if self.weigh is not None:
             arrays["reward_weight"] = _spread(self._weights(reward, old.sum(1)), mask)
@@ -141,12 +144,14 @@ class Credit(NamedTuple):
             return np.asarray(baselines.moving_average(grouped, level)).ravel()
         return np.asarray(self.compare(grouped)).ravel()
 
-    def _tokens(self, known, reward, advantage, k1, mask, beta) -> dict[str, np.ndarray]:
+    def _tokens(self, known, advantage, k1, mask, carry) -> dict[str, np.ndarray]:
         """Advantages and, with a critic, returns and its values, of tokens [N, C]."""
-        if "values" not in known:
+        if not {"values", "turn"} & {*known}:
             return {"advantages": _spread(advantage, mask)}
+        paid = _paid(known, k1, mask, float(carry["beta"]))
+        if "values" not in known:
+            return {"advantages": self._by_turn(np.asarray(paid), known["turn"], mask, carry)}
         values = jnp.array(known["values"])
-        paid = returns.token_rewards(jnp.array(reward), jnp.array(k1), jnp.array(mask), beta=beta)
         gained = self.returns(paid, values, jnp.array(mask))
         made = baselines.whiten(gained, jnp.array(mask)) if self.whiten else gained
         return {
@@ -154,6 +159,17 @@ class Credit(NamedTuple):
             "returns": np.asarray(gained + values * mask),
             "old_values": known["values"],
         }
+
+    def _by_turn(self, paid, turn, mask, carry) -> np.ndarray:
+        """What an episode earns from a turn on, against the others of its group from that turn on: of tokens [N, C].
+
+        An episode that is over by then earns nothing from it on.
+        """
+        made = np.zeros_like(paid)
+        for now in range(int(turn.max()) + 1):
+            to_go = np.sum(paid * (turn >= now), axis=1)
+            made += _spread(self._advantage(to_go, carry), mask * (turn == now))
+        return made
 
     def _weights(self, reward: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
         assert self.weigh is not None
@@ -216,6 +232,14 @@ def plan(config: Any) -> Credit:
             f"config keys 'samples', 'kl', 'baseline', 'returns', 'weights': {error}"
         ) from error
     return made
+
+
+def _paid(known: Mapping[str, np.ndarray], k1: np.ndarray, mask: np.ndarray, beta: float):
+    """The reward of each token [N, C], less the price of its divergence."""
+    if "token_rewards" in known:
+        return jnp.array((known["token_rewards"] - beta * k1) * mask)
+    reward = jnp.array(known["reward"], jnp.float32)
+    return returns.token_rewards(reward, jnp.array(k1), jnp.array(mask), beta=beta)
 
 
 def _spread(values: Any, mask: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ import numpy as np
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
-from rmjax.evaluation import text
 from rmjax.sampling.generate import Samples
 
 
@@ -72,12 +71,6 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
         repeat(prompts.references),
         np.asarray(samples.stopped).ravel(),
     )
-
-
-def written(samples: Samples, texts: Texts) -> dict[str, float]:
-    """What the samples are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-    found = text.figures([c.split() for c in texts.completions], texts.stopped)
-    return found | {"length": float(np.mean(samples.lengths))}
 
 
 def as_examples(samples: Samples, prompts: Prompts) -> Examples:

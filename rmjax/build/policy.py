@@ -1,6 +1,7 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
-from rmjax.build import credit, model, objective, rollout, training
+from rmjax.build import credit, episodes, model, objective, rollout, training
 from rmjax.build.credit import Credit
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
@@ -19,6 +20,7 @@ from rmjax.data.encode import Reader
 from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
+from rmjax.environments.protocol import Environment
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.policy import Policy
@@ -79,6 +81,7 @@ class Plan(NamedTuple):
     policy: Callable[..., Backbone]
     training: training.Training
     credit: Credit
+    environment: Environment | None  # in place of data and reward
 
     @property
     def reads(self) -> set[str]:
@@ -130,7 +133,7 @@ def plan(config: Any) -> Plan:
     trained = training.plan(config, keys)
     if config.samples < 0:
         raise UserError(f"config key 'samples': must not be negative, got {config.samples}")
-    if config.samples and not config.reward:
+    if config.samples and not (config.reward or config.environment):
         raise UserError(
             "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
         )
@@ -143,13 +146,19 @@ def plan(config: Any) -> Plan:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
+    environment = episodes.plan(config, words, terms)
+    if environment is None:
+        records = lookup.bind(config.data, DATA, key="data")
+    else:
+        records = functools.partial(episodes.data, environment, config)
     return Plan(
         terms,
-        lookup.bind(config.data, DATA, key="data"),
+        records,
         words,
         lookup.bind(config.policy, POLICIES, key="policy"),
         trained,
         credit.plan(config),
+        environment,
     )
 
 
@@ -214,7 +223,7 @@ def assemble(
     c, adapter = config, chosen.training.adapter
     layout = chosen.training.layout(shardings.spec, 1)
     most = model.longest(found.config, c.max_length)
-    if c.reward:
+    if c.reward or c.environment:
         _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:

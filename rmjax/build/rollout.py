@@ -17,6 +17,7 @@ from rmjax.data.language import Reads
 from rmjax.data.records import Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
+from rmjax.evaluation import text
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
 
@@ -34,6 +35,31 @@ class Functions(NamedTuple):
     reward: Callable[[Texts], np.ndarray]
     measure: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
     reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+class Drawn(NamedTuple):
+    """What a policy wrote to B prompts: N texts, K to each prompt one after the other, in groups of K.
+
+    texts: as people read them. reward: float32 [N], of the whole text. log_probs: [N, C], as sampling said.
+    lengths: [N], tokens that were sampled. stopped: [N], ended by itself. more: further arrays that `Credit` reads.
+    """
+
+    examples: Examples
+    texts: list[str]
+    reward: np.ndarray
+    log_probs: np.ndarray
+    lengths: np.ndarray
+    stopped: np.ndarray
+    more: Mapping[str, np.ndarray]
+
+    def figures(self) -> dict[str, float]:
+        """What the texts are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
+        found = text.figures([t.split() for t in self.texts], self.stopped)
+        return found | {"length": float(np.mean(self.lengths))}
+
+
+# write(params, prompts, step, K) -> Drawn; `step` decides the keys.
+Write = Callable[[Any, Prompts, int, int], Drawn]
 
 
 class Item(NamedTuple):
@@ -109,6 +135,25 @@ def blank(plan: Plan, credit: Credit, critic: bool) -> dict[str, np.ndarray]:
     return batch | where.packed(arrays)
 
 
+def answering(functions: Functions, tokenizer: Tokenizer) -> Write:
+    """Returns what writes one answer to a prompt, and has it judged."""
+
+    def write(params, prompts: Prompts, step: int, count: int) -> Drawn:
+        samples = functions.sample(params, prompts, step, count)
+        texts = packed.as_texts(samples, prompts, tokenizer)
+        return Drawn(
+            packed.as_examples(samples, prompts),
+            texts.completions,
+            functions.reward(texts),
+            samples.log_probs.reshape(-1, samples.log_probs.shape[2]),
+            samples.lengths.ravel(),
+            texts.stopped,
+            {},
+        )
+
+    return write
+
+
 def prepare(
     functions: Functions,
     credit: Credit,
@@ -117,35 +162,37 @@ def prepare(
     *,
     seed: int,
     max_kl: float,
+    write: Write | None = None,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
+    write: what a policy does with prompts; None: it answers them.
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     """
 
+    write = write or answering(functions, tokenizer)
+
     def made(params, carry, item: Item):
-        samples = functions.sample(params, item.prompts, item.step, bounds.group_size)
-        texts = packed.as_texts(samples, item.prompts, tokenizer)
-        reward = functions.reward(texts)
-        examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
+        drawn = write(params, item.prompts, item.step, bounds.group_size)
+        examples = packed.joined(drawn.examples, item.data)
         batch = packed.lay(examples, len(item.prompts.ids), bounds)
-        where = Places.of(batch, len(reward), samples.tokens.shape[2])
+        where = Places.of(batch, *drawn.log_probs.shape)
         now = functions.measure(params, batch)
-        known = {"reward": reward, "old_log_probs": where.unpack(now["log_probs"])}
+        known = {"reward": drawn.reward, "old_log_probs": where.unpack(now["log_probs"])}
         if "values" in now:
             known["values"] = where.unpack(now["values"])
         known["reference_log_probs"] = where.unpack(functions.reference(batch)["log_probs"])
         mask = where.mask.astype(np.float32)
-        arrays, carry, told = credit(known, mask, carry)
+        arrays, carry, told = credit({**known, **drawn.more}, mask, carry)
         if not told["rollout/kl"] <= max_kl:
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
-        drift = np.abs(known["old_log_probs"] - samples.log_probs.reshape(mask.shape)) * mask
+        drift = np.abs(known["old_log_probs"] - drawn.log_probs) * mask
         told |= {
-            "rollout/reward": float(reward.mean()),
+            "rollout/reward": float(drawn.reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
-            **{f"rollout/{k}": v for k, v in packed.written(samples, texts).items()},
+            **{f"rollout/{k}": v for k, v in drawn.figures().items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
         return packed.split(batch, bounds, rng), carry, told
@@ -175,7 +222,7 @@ def plan(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"
         )
     multiple = ways * c.microbatches * c.minibatches
-    shared = c.max_prompt + c.samples * c.max_new_tokens
+    shared = c.max_prompt + c.samples * (c.max_length if c.environment else c.max_new_tokens)
     longest = max(map(len, batches.examples.tokens)) if mixed else 0
     row_length = -(-max(shared, longest) // 8) * 8
     places = max(4 * c.samples, row_length // 8)

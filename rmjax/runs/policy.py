@@ -20,7 +20,7 @@ from rmjax.data import language, pipeline
 from rmjax.data.records import Prompt, Record
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
-from rmjax.runs import folder, likelihood, progress, resume, rewarding, sampled, speed
+from rmjax.runs import episodes, folder, likelihood, progress, resume, rewarding, sampled, speed
 from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop, metrics
 
@@ -29,15 +29,16 @@ class _Tools(NamedTuple):
     """What a run measures policies by, compiled once.
 
     log_probs(params, examples): of each text's tokens to predict.
-    predicts(params, records): how well a policy predicts the records' answers.
-    write(params, records): what it answers to their prompts; None without a reward.
-    does: the functions of a rollout.
+    predicts(params, records): how well a policy predicts the records' answers; None of an environment, without any.
+    write(params, records): what it answers to their prompts, or plays from them; None without a reward.
+    does: the functions of a rollout. play: what writes its samples; None: they are answers.
     """
 
     log_probs: likelihood.LogProbs
-    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted] | None
     write: Callable[[Any, Sequence[Record]], sampled.Written] | None
     does: rollout.Functions
+    play: rollout.Write | None = None
 
 
 def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     for note in parts.notes:
         say(f"note: {note}")
     try:
-        tools = _tools(config, parts, rewards)
+        tools = _tools(config, chosen, parts, rewards)
         tally = _train(home, config, chosen, parts, tools, choices)
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
@@ -152,6 +153,7 @@ def _train(
             tokenizer,
             seed=config.seed,
             max_kl=config.max_kl,
+            write=tools.play,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
@@ -220,11 +222,16 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
     }
 
 
-def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _Tools:
+def _tools(
+    config: Any, chosen: build.Plan, parts: build.Parts, rewards: Mapping[str, Reward]
+) -> _Tools:
     log_probs = likelihood.make_log_probs(
         parts.module.apply, parts.layout, parts.frozen, parts.backbone.tokenizer.pad_id
     )
     does = sampled.functions(config, parts, rewards.get("reward", _no_reward))
+    if chosen.environment is not None:
+        play = episodes.player(config, parts, chosen.environment)
+        return _Tools(log_probs, None, episodes.writer(config, parts, does, play), does, play)
 
     def predicts(params, records) -> likelihood.Counted:
         examples = language.encode(records, parts.reads, config.max_length).examples
@@ -260,8 +267,10 @@ def _validation(
         sampled.keep(home, 0, asked, tools.write(_start(parts), asked))
 
     def validate(state) -> dict[str, float]:
-        found = tools.predicts(state.params, records)
-        means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
+        means = {}
+        if tools.predicts is not None:
+            found = tools.predicts(state.params, records)
+            means["log_prob"] = -float(found.nats.sum() / found.tokens.sum())
         if tools.write is not None:
             written = tools.write(state.params, asked)
             step = int(parts.layout.value(state.step)) // updates
@@ -281,9 +290,8 @@ def _judge(
     best = home / "checkpoints/best"
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test
-    domains = sorted({r.domain for r in test})
     figures = {}
-    for domain in domains:
+    for domain in sorted({r.domain for r in test}) if tools.predicts else []:
         own = [r for r in test if r.domain == domain]
         documents = [r.document for r in own]
         for who, policy in (("", params), ("reference/", _start(parts))):

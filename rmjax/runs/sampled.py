@@ -3,7 +3,7 @@
 Legend: N prompts, one completion each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from rmjax.build import packed, rollout
 from rmjax.build import policy as build
+from rmjax.data.examples import Examples
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
-from rmjax.sampling.generate import generate
+from rmjax.sampling.generate import Samples, generate
 from rmjax.train import forward
 from rmjax.train.state import collections
 
@@ -37,8 +38,11 @@ class Written(NamedTuple):
         return means | like | {"kl": float(self.kl.mean()), "length": float(self.lengths.mean())}
 
 
-def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
-    """What a rollout does, compiled for the run's layout."""
+def drawer(config: Any, parts: build.Parts) -> Callable[..., Samples]:
+    """Returns draw(params, prompts' token ids, keys [B, K, 2], length) -> host Samples, compiled for each shape.
+
+    length: that prompts are padded to.
+    """
     settings, layout = rollout.settings(config, parts.reads), parts.layout
     pad_id = parts.reads.reader.tokenizer.pad_id
 
@@ -47,18 +51,29 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
         keys = jax.random.wrap_key_data(batch["keys"])
         return generate(parts.sampler, variables, batch["tokens"], batch["lengths"], keys, settings)
 
+    drawn = layout.compile_rows(draw)
+
+    def sample(params, ids, keys, length):
+        batch = packed.padded(ids, length, pad_id) | {"keys": keys}
+        return drawn(params, parts.frozen, layout.put_batch(batch))
+
+    return sample
+
+
+def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
+    """What a rollout does, compiled for the run's layout."""
+    layout, draw = parts.layout, drawer(config, parts)
     run = forward.language(parts.module.apply, temperature=config.temperature)
 
     def measure(params, frozen, batch):
         offered = run(params, frozen, batch, None)
         return {name: offered[name] for name in ("log_probs", "values") if name in offered}
 
-    drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
+    measured = layout.compile_rows(measure)
 
     def sample(params, prompts, step, count):
-        batch = packed.padded(prompts.ids, config.max_prompt, pad_id)
-        batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
-        return drawn(params, parts.frozen, layout.put_batch(batch))
+        keys = packed.key_rows(config.seed, step, prompts.number, count)
+        return draw(params, prompts.ids, keys, config.max_prompt)
 
     given = lambda params, frozen: lambda batch: measured(params, frozen, layout.put_batch(batch))
     return rollout.Functions(
@@ -85,27 +100,39 @@ def write(
     bounds = rollout.bounds_of_one(config, tokenizer.pad_id, parts.layout.ways)
     texts, found = [], []
     values: dict[str, list[np.ndarray]] = {name: [] for name in rewards}
-    for start in range(0, len(prompts.ids), size):
-        at = np.arange(start, start + size) % len(prompts.ids)
-        real = min(size, len(prompts.ids) - start)
-        own = prompts.take(at)
+    for own, real in batched(prompts, size):
         samples = does.sample(params, own, KEYS, 1)
-        batch = packed.lay(packed.as_examples(samples, own), size, bounds)
-        where = packed.Places.of(batch, size, samples.tokens.shape[2])
-        now = where.unpack(does.measure(params, batch)["log_probs"])
-        before = where.unpack(does.reference(batch)["log_probs"])
+        examples, shape = packed.as_examples(samples, own), (size, samples.tokens.shape[2])
+        kl = divergence(does, params, examples, bounds, shape)
         said = packed.as_texts(samples, own, tokenizer)
         for name, reward in rewards.items():
             values[name].append(reward(said)[:real])
         texts += said.completions[:real]
-        found.append(
-            np.stack([(now - before).sum(1), samples.lengths[:, 0], samples.stopped[:, 0]])[
-                :, :real
-            ]
-        )
+        found.append(np.stack([kl, samples.lengths[:, 0], samples.stopped[:, 0]])[:, :real])
     kl, lengths, stopped = np.concatenate(found, axis=1)
     joined = {name: np.concatenate(x) for name, x in values.items()}
     return Written(texts, joined, kl, lengths, stopped > 0)
+
+
+def batched(prompts: packed.Prompts, size: int) -> Iterator[tuple[packed.Prompts, int]]:
+    """Prompts `size` at a time, the last filled up with repeated ones, and how many are not."""
+    for start in range(0, len(prompts.ids), size):
+        at = np.arange(start, start + size) % len(prompts.ids)
+        yield prompts.take(at), min(size, len(prompts.ids) - start)
+
+
+def divergence(
+    does: rollout.Functions,
+    params: Any,
+    examples: Examples,
+    bounds: packed.Bounds,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """log p - log p_ref [N], summed over what each text's writer said. shape: N, C."""
+    batch = packed.lay(examples, shape[0], bounds)
+    where = packed.Places.of(batch, *shape)
+    now = where.unpack(does.measure(params, batch)["log_probs"])
+    return (now - where.unpack(does.reference(batch)["log_probs"])).sum(1)
 
 
 KEYS = 2**30  # in place of a step: no rollout of a run has these keys

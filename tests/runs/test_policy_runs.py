@@ -175,7 +175,7 @@ def test_one_step_of_every_other_objective(name):
         made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
         assert told["rollout/sampler_difference"] < 1e-4 and carry["seen"] == 8 * chosen.samples
     elif any("reference" in n or n == "kto_point" for n in plan.reads):
-        refer = policy._referring(parts, policy._tools(chosen, parts, {}), plan.reads)
+        refer = policy._referring(parts, policy._tools(chosen, plan, parts, {}), plan.reads)
         made, _, _ = refer(parts.state.params, {}, made[0])
     state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(made[0]))
     assert int(state.bad_step) == -1
