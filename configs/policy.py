@@ -116,10 +116,10 @@ GAME = {
     "samples": 8,
     "max_prompt": 8,
     "max_new_tokens": 1,  # an action is a letter or a digit
-    "max_length": 32,
+    "max_length": 24,
     "batch_size": 64,
     "schedule": "linear(peak=3e-3)",
-    "epochs": 1.0,
+    "dtype": "float32",
 }
 NAMES = {
     "gpt": {

@@ -44,9 +44,13 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
         raise refuse("environment", error) from error
     for key in ("data", "reward", "gold"):
         if c[key]:
-            raise refuse(key, f"an environment gives its own observations and rewards; set {key}=''")
+            raise refuse(
+                key, f"an environment gives its own observations and rewards; set {key}=''"
+            )
     if words:
-        raise refuse("prompts", "an environment's first observations are the prompts; set 'given()'")
+        raise refuse(
+            "prompts", "an environment's first observations are the prompts; set 'given()'"
+        )
     learned = [t.name for t in terms if "data_weight" in lookup.arrays(t.function)]
     if learned:
         raise refuse("loss", f"{learned[0]} learns from texts of the data; an environment has none")
@@ -65,7 +69,7 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
 
 
 def data(environment: Environment, config: Any) -> Data:
-    """A record of each seed, whose prompt is the first observation: seeds 0, 1, ... to train on, the next are held out."""
+    """A record of each seed, whose prompt is the first observation: 0, 1, ... to train on, the next are held out."""
     c = config
     counts = np.cumsum([0, c.train_seeds, c.validation_prompts, c.test_prompts]).tolist()
 
@@ -90,7 +94,7 @@ def playing(environment: Environment, speak: Speak, reads: Reads, config: Any) -
     def write(params, prompts: Prompts, step: int, count: int) -> Drawn:
         keys = packed.key_rows(c.seed, step, prompts.number, count).reshape(-1, 1, 2)
         games = [
-            _Game(environment.reset(int(number))[0], list(ids))
+            _Game(environment.reset(int(number))[0], ids.tolist())
             for ids, number in zip(prompts.ids, prompts.number, strict=True)
             for _ in range(count)
         ]

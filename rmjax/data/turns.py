@@ -29,7 +29,9 @@ def following(observations: Sequence[str], reads: Reads) -> list[np.ndarray]:
     ends = np.flatnonzero(np.isin(first.completions[0], reads.stop_ids))
     grown = [(*_FIRST, ("assistant", _ANSWER), ("user", o)) for o in observations]
     made, _ = encode.groups(reader, grown, [("",)] * len(grown))
-    before = np.concatenate([first.prompt, first.completions[0][: ends[0] + 1]]) if len(ends) else []
+    before = (
+        np.concatenate([first.prompt, first.completions[0][: ends[0] + 1]]) if len(ends) else []
+    )
     if not len(before) or any(not np.array_equal(g.prompt[: len(before)], before) for g in made):
         raise UserError(
             "config key 'environment': the chat template renders an answer otherwise once the conversation goes on, "

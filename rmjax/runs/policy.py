@@ -72,8 +72,9 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     if "reward" in rewards and not config.samples:
         known = _data_rewards(home, loaded.train, rewards["reward"])
     parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known)
+    kind = "seeds" if chosen.environment else loaded.kind
     say(
-        f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, {_size(parts)}, "
+        f"{len(loaded.train):,} training {kind}, {parts.parameters:,} parameters, {_size(parts)}, "
         f"{parts.layout.name}, {choices['dtype']}"
     )
     for note in parts.notes:
