@@ -14,7 +14,7 @@ BUILDS = {reward: build_reward, policy: build_policy}
 READERS = {
     reward: ("build/reward", "runs/reward", "build/training"),
     policy: ("build/policy", "runs/policy", "build/training", "build/credit", "runs/rewarding", "runs/sampled",
-             "build/episodes", "runs/episodes"),
+             "build/rollout", "build/episodes", "runs/episodes"),
 }  # fmt: skip
 NAMED = [(config, name) for config in BUILDS for name in config.NAMES]
 

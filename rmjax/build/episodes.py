@@ -166,7 +166,7 @@ def _take(
 def _drawn(games: Sequence[_Game], prompts: Prompts, count: int, most: int) -> Drawn:
     """most: C."""
 
-    def padded(values: Sequence[Sequence[float]], dtype: Any) -> np.ndarray:
+    def padded(values: Sequence[list], dtype: Any) -> np.ndarray:
         made = np.zeros((len(values), most), dtype)
         for row, own in zip(made, values, strict=True):
             row[: len(own)] = own
