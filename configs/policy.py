@@ -109,13 +109,15 @@ TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 GAME = {
     "data": "",
-    "policy": "tiny_decoder(width=64, layers=2)",
-    "environment": "open_box(boxes=4, digits=4)",
-    "loss": "policy_gradient()",  # of tokens: each turn is credited with the rewards from it on
+    "policy": "tiny_decoder(width=32, layers=1)",
+    "environment": "open_box(letters=4)",
+    # Of tokens: each turn is credited with the rewards from it on. Without entropy the second turn, which earns nothing
+    # before the first is right, is no longer explored by then.
+    "loss": "policy_gradient() + 0.01 * negative_entropy()",
     "baseline": "leave_one_out()",
     "samples": 8,
     "max_prompt": 8,
-    "max_new_tokens": 1,  # an action is a letter or a digit
+    "max_new_tokens": 1,  # an action is a letter
     "max_length": 24,
     "batch_size": 64,
     "schedule": "linear(peak=3e-3)",
@@ -159,7 +161,7 @@ NAMES = {
     "tiny_game": {
         **GAME,
         "policy": "tiny_decoder(width=16, layers=1)",
-        "environment": "open_box(boxes=2, digits=2)",
+        "environment": "open_box(letters=2)",
         "batch_size": 8,
         "samples": 2,
         "train_seeds": 32,

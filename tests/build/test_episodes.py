@@ -203,7 +203,7 @@ def test_seeds_are_dealt_once_and_held_out_ones_follow():
     ("lines", "message"),
     [
         ({"environment": "open_boxes()"}, "'environment': there is no 'open_boxes'; did you mean 'open_box'"),
-        ({"environment": "open_box(boxes=40)"}, "'environment': boxes must be in 1..26"),
+        ({"environment": "open_box(letters=40)"}, "'environment': letters must be in 1..26"),
         ({"environment": "gym(id='CartPole-v1')"}, "'environment': gym(id='CartPole-v1'): its observation_space is"),
         ({"data": "sums()"}, "'data': an environment gives its own observations and rewards; set data=''"),
         ({"reward": "regex(pattern='e')"}, "'reward': an environment gives its own"),

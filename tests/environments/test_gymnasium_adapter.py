@@ -54,7 +54,7 @@ def test_an_episode_is_the_one_of_its_seed():
         assert env.reset(seed=seed) == (first, {})
         found = environment.step(state, state.letter)
         assert env.step(state.letter) == (found.observation, 0.25, False, False, {})
-        assert env.step(state.digit) == ("", 0.75, True, False, {})
+        assert env.step(state.holds) == ("", 0.75, True, False, {})
     env.reset(seed=3)
     others = [env.reset()[0] for _ in range(20)]
     env.reset(seed=3)
@@ -75,7 +75,7 @@ def test_there_and_back_plays_the_same():
         state, first = ours.reset(seed)
         there, again = back.reset(seed)
         assert again == first
-        for action in (state.letter, state.digit):
+        for action in (state.letter, state.holds):
             mine, theirs = ours.step(state, action), back.step(there, action)
             assert mine[1:] == theirs[1:]
             state, there = mine.state, theirs.state

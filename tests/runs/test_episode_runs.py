@@ -44,13 +44,18 @@ def config(**lines):
     return c.lock()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    gymnasium.register(NAME, Typist, max_episode_steps=2)
+    yield
+    del gymnasium.registry[NAME]
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The folder of a finished run, and what it returned."""
-    gymnasium.register(NAME, Typist, max_episode_steps=2)
     home = tmp_path_factory.mktemp("typist") / "run"
-    yield home, policy.run(config=config(), workdir=str(home))
-    del gymnasium.registry[NAME]
+    return home, policy.run(config=config(), workdir=str(home))
 
 
 def test_the_return_on_held_out_seeds_rises(done):
@@ -104,8 +109,8 @@ def test_a_stopped_run_ends_as_the_unbroken_one(done, tmp_path, monkeypatch):
 
 def test_a_critic_learns_from_every_turn():
     chosen = config(
-        environment="open_box()", loss="ppo() + 0.1 * clipped_value()", critic=True, rollout_epochs=2, minibatches=2,
-        baseline="no_baseline()", kl="fixed(beta=0.05)",
+        loss="ppo() + 0.1 * clipped_value()", critic=True, rollout_epochs=2, minibatches=2, baseline="no_baseline()",
+        kl="fixed(beta=0.05)",
     )  # fmt: skip
     plan = build.plan(chosen)
     loaded = build.prompted(plan, plan.records())
