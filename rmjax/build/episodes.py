@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rmjax import lookup
@@ -206,5 +207,5 @@ def _examples(games: Sequence[_Game], prompts: Prompts, count: int) -> Examples:
 def _of_turn(keys: np.ndarray, turn: int) -> np.ndarray:
     """Key data of one turn [N, 1, 2] from those of episodes."""
     fold = jax.vmap(jax.random.fold_in, (0, None))
-    folded = fold(jax.random.wrap_key_data(keys[:, 0]), turn)
+    folded = fold(jax.random.wrap_key_data(jnp.asarray(keys[:, 0])), turn)
     return np.asarray(jax.random.key_data(folded))[:, None]

@@ -292,12 +292,8 @@ def _judge(
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test
     figures = {}
-    for domain in sorted({r.domain for r in test}) if tools.predicts else []:
-        own = [r for r in test if r.domain == domain]
-        documents = [r.document for r in own]
-        for who, policy in (("", params), ("reference/", _start(parts))):
-            found = likelihood.figures(tools.predicts(policy, own), documents)
-            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
+    if tools.predicts is not None:
+        figures |= _predicted(tools.predicts, {"": params, "reference/": _start(parts)}, test)
     if tools.write is not None:
         asked = _some(test, config.test_prompts)
         after, before = (tools.write(p, asked) for p in (params, _start(parts)))
@@ -324,6 +320,22 @@ def _judge(
         "warnings": _warnings(home),
         "metrics": figures,
     }
+
+
+def _predicted(
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted],
+    policies: Mapping[str, Any],
+    records: Sequence[Record],
+) -> dict[str, Any]:
+    """How well each policy, by its prefix in results.json, predicts the answers of each domain's records."""
+    figures = {}
+    for domain in sorted({r.domain for r in records}):
+        own = [r for r in records if r.domain == domain]
+        documents = [r.document for r in own]
+        for who, policy in policies.items():
+            found = likelihood.figures(predicts(policy, own), documents)
+            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
+    return figures
 
 
 def _warnings(home: Path) -> list[str]:
