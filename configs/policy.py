@@ -7,6 +7,7 @@ sentiment: that GPT (runs/gpt) against a reward model of half of the documents (
            half (runs/gold); prompts are the opening words of documents. Its objective is rloo; others by name:
            sentiment_mixed, _reward_weighted, _linear_weighted, _filtered, _ppo, _grpo, ...
 sums_start, sums: additions, 600 learned from their answers, and then 3,000 others from the reward of a right answer.
+game: a game of two turns from scratch; no data, the environment says what is read and what is earned.
 sentiment_evolution has no loss: 16 adapters around one answer each prompt, and it moves as they fared.
 tiny_logged: learns from answers that another policy wrote, by their rewards and log-probabilities; of your own logs:
            --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
@@ -138,6 +139,22 @@ RELAXED = {
 LOGGED = {"loss": "mle() + 1.0 * off_policy()", "baseline": "batch_mean()"}
 TINY_T5 = {"policy": "tiny_encoder_decoder()", "prompts": "opening(words=2)"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
+GAME = {
+    "data": "",
+    "policy": "tiny_decoder(width=32, layers=1)",
+    "environment": "open_box(letters=4)",
+    # Of tokens: each turn is credited with the rewards from it on. Without entropy the second turn, which earns nothing
+    # before the first is right, is no longer explored by then.
+    "loss": "policy_gradient() + 0.01 * negative_entropy()",
+    "baseline": "leave_one_out()",
+    "samples": 8,
+    "max_prompt": 8,
+    "max_new_tokens": 1,  # an action is a letter
+    "max_length": 24,
+    "batch_size": 64,
+    "schedule": "linear(peak=3e-3)",
+    "dtype": "float32",
+}
 NAMES = {
     "gpt": {
         "policy": "gpt(vocabulary=4096, width=256, layers=4)",
@@ -178,7 +195,19 @@ NAMES = {
         "schedule": "linear(peak=5e-4)",
         "epochs": 6.0,
     },
+    "game": GAME,
     "tiny": {**TINY, "epochs": 2.0},
+    "tiny_game": {
+        **GAME,
+        "policy": "tiny_decoder(width=16, layers=1)",
+        "environment": "open_box(letters=2)",
+        "batch_size": 8,
+        "samples": 2,
+        "train_seeds": 32,
+        "validations": 1,
+        "validation_prompts": 16,
+        "test_prompts": 20,
+    },
     **{f"tiny_{name}": {**TINY_REWARD, **own} for name, own in OBJECTIVES.items()},
     # Its reward model must have the policy's vocabulary; tiny ones have that of bytes.
     "tiny_relaxed": {
@@ -215,6 +244,8 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.data = (
         "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
     )
+    c.environment = ""  # open_box, gym(id=): episodes to play, in place of data and reward
+    c.train_seeds = 10_000  # of an environment; those of validation_prompts and test_prompts follow
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
     c.max_length = 256  # tokens of a prompt with its answer; of each where an encoder reads prompts
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices

@@ -12,11 +12,12 @@ ROOTS = ("rmjax", "experiments", "configs")
 FILES = sorted(path.relative_to(HOME) for root in ROOTS for path in (HOME / root).rglob("*.py"))
 PARTS = {
     "lookup", "mean", "credit", "models", "assets", "losses", "rewards", "data", "train", "evaluation", "interpret",
-    "sampling",
+    "sampling", "environments",
 }  # fmt: skip
 # Room -> the rooms it may import beside itself and errors.
 MAY_IMPORT = {
     **dict.fromkeys(("lookup", "mean", "credit", "models", "assets", "errors", "launch", "report"), set()),
+    "environments": set(),
     **dict.fromkeys(("losses", "rewards", "data"), {"lookup"}),
     **dict.fromkeys(("interpret", "sampling"), {"models"}),
     "train": {"lookup", "mean"},

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from rmjax import lookup
 from rmjax.build import shaping
@@ -120,7 +121,8 @@ class Credit(NamedTuple):
         """Of one rollout. mask: [N, C], 1 on the tokens of each text.
 
         known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
-        of actions q; sampled_log_probs, what was said when they were drawn.
+        of actions q; sampled_log_probs, what was said when they were drawn. Of episodes also token_rewards, whose sums
+        are the reward, and turn, which turn a token is of.
         """
         old, beta = known["old_log_probs"], float(carry["beta"])
         reference = known["reference_log_probs"]
@@ -138,6 +140,9 @@ class Credit(NamedTuple):
         }
         if "values" in known:
             arrays |= self.tokens({**known, "reward": reward}, mask, beta)
+        elif "turn" in known:
+            to_earn = np.asarray(self._paid(known, mask, beta))
+            arrays["advantages"] = self._by_turn(to_earn, known["turn"], mask, carry)
         if self.weigh is not None:
             arrays["reward_weight"] = _spread(self._weights(reward, old.sum(1)), mask)
         k3 = np.asarray(divergence.k3(jnp.array(old), jnp.array(reference)) * mask)
@@ -185,9 +190,7 @@ class Credit(NamedTuple):
         """
         offered = {name: jnp.array(known[name]) for name in ("values", "q") if name in known}
         offered["mask"] = jnp.array(mask)
-        offered["rewards"] = returns.token_rewards(
-            jnp.array(known["reward"]), jnp.array(self._nats(known)), offered["mask"], beta=beta
-        )
+        offered["rewards"] = self._paid(known, mask, beta)
         now = known.get("log_probs", known["old_log_probs"])
         offered["log_ratios"] = jnp.array(now - known["sampled_log_probs"])
         found = self.returns(**{name: offered[name] for name in lookup.arrays(self.returns)})
@@ -196,9 +199,27 @@ class Credit(NamedTuple):
         told = {"advantages": made, "old_values": known["values"], **found.targets}
         return {name: np.asarray(x) for name, x in told.items()}
 
+    def _paid(self, known: Mapping[str, np.ndarray], mask: np.ndarray, beta: float) -> Array:
+        """The reward of each token [N, C], less the price of its divergence."""
+        nats = jnp.array(self._nats(known))
+        if "token_rewards" in known:
+            return (jnp.array(known["token_rewards"]) - beta * nats) * mask
+        return returns.token_rewards(jnp.array(known["reward"]), nats, jnp.array(mask), beta=beta)
+
     def _nats(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
         old, reference = (jnp.array(known[f"{who}_log_probs"]) for who in ("old", "reference"))
         return np.asarray(divergence.k1(old, reference))
+
+    def _by_turn(self, paid, turn, mask, carry) -> np.ndarray:
+        """What an episode earns from a turn on, against the others of its group from that turn on: of tokens [N, C].
+
+        An episode that is over by then earns nothing from it on.
+        """
+        made = np.zeros_like(paid)
+        for now in range(int(turn.max()) + 1):
+            to_go = np.sum(paid * (turn >= now), axis=1)
+            made += _spread(self._advantage(to_go, carry), mask * (turn == now))
+        return made
 
     def _weights(self, reward: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
         assert self.weigh is not None

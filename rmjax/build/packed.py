@@ -15,7 +15,6 @@ import numpy as np
 from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples
 from rmjax.data.tokenizer import Tokenizer
-from rmjax.evaluation import text
 from rmjax.sampling.generate import Samples
 
 
@@ -81,12 +80,6 @@ def merged(parts: Sequence[Texts]) -> Texts:
     """The texts of all parts, one part after the other."""
     joined = [list(itertools.chain(*field)) for field in zip(*parts, strict=True)]
     return Texts(*joined[:3], np.array(joined[3]))
-
-
-def written(samples: Samples, texts: Texts) -> dict[str, float]:
-    """What the samples are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-    found = text.figures([c.split() for c in texts.completions], texts.stopped)
-    return found | {"length": float(np.mean(samples.lengths))}
 
 
 def as_examples(samples: Samples, prompts: Prompts, encoder_ratio: float = 0.0) -> Examples:

@@ -1,15 +1,26 @@
 """A policy config to everything a run needs, checked in the order of what is cheap to check."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rmjax import lookup
-from rmjax.build import credit, critic, logged, model, objective, relaxed, rollout, training
+from rmjax.build import (
+    credit,
+    critic,
+    episodes,
+    evolving,
+    logged,
+    model,
+    objective,
+    relaxed,
+    rollout,
+    training,
+)  # fmt: skip
 from rmjax.build.credit import Credit
 from rmjax.build.critic import Critic
 from rmjax.build.data import DATA, Data
@@ -18,6 +29,7 @@ from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
+from rmjax.environments.protocol import Environment
 from rmjax.errors import UserError
 from rmjax.models import attention, presets, shardings
 from rmjax.models.policy import Policy
@@ -89,6 +101,7 @@ class Plan(NamedTuple):
     credit: Credit
     critic: Critic
     evolution: Callable[..., Any] | None  # a strategy, which then stands in for the terms
+    environment: Environment | None  # in place of data and reward
 
     @property
     def reads(self) -> set[str]:
@@ -147,7 +160,7 @@ def plan(config: Any) -> Plan:
     trained = training.plan(config, keys)
     if config.samples < 0:
         raise UserError(f"config key 'samples': must not be negative, got {config.samples}")
-    if config.samples and not config.reward:
+    if config.samples and not (config.reward or config.environment):
         raise UserError(
             "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
         )
@@ -155,7 +168,7 @@ def plan(config: Any) -> Plan:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
         raise UserError(f"config key 'prompts': {error}") from error
-    strategy = _evolution(config, trained)
+    strategy = evolving.plan(config, trained)
     terms = objective.terms(config.loss, ()) if strategy is None else []
     ratio = [
         t.name for t in terms if {"old_log_probs", "advantages"} <= {*lookup.arrays(t.function)}
@@ -173,53 +186,22 @@ def plan(config: Any) -> Plan:
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
     relaxed.check(config, {name for t in terms for name in lookup.arrays(t.function)})
+    environment = episodes.plan(config, words, terms)
+    if environment is None:
+        records = lookup.bind(config.data, DATA, key="data")
+    else:
+        records = functools.partial(episodes.data, environment, config)
     return Plan(
         terms,
-        lookup.bind(config.data, DATA, key="data"),
+        records,
         words,
         lookup.bind(config.policy, POLICIES, key="policy"),
         trained,
         credit.plan(config),
         critic.plan(config),
         strategy,
+        environment,
     )
-
-
-def _evolution(config: Any, trained: training.Training) -> Callable[..., Any] | None:
-    """The strategy that a config names, if it names one.
-
-    Raises: UserError naming the key that does not go with it.
-    """
-    if not config.evolution:
-        return None
-    strategy = lookup.bind(config.evolution, evolution.STRATEGIES, key="evolution")
-    # What only a loss, its gradient, or a group of answers by one policy has a use for.
-    fit = {
-        "loss": "",
-        "critic": "none()",
-        "baseline": "no_baseline()",
-        "weights": "evenly()",
-        "dropout": 0.0,
-        "rollout_epochs": 1,
-        "minibatches": 1,
-        "microbatches": 1,
-    }
-    for key, value in fit.items():
-        if config[key] != value:
-            raise UserError(
-                f"config key '{key}': evolution ranks the members of a population by their reward, and has no use for "
-                f"{config[key]!r}; set {key}={value!r}"
-            )
-    if trained.adapter is None or trained.adapter.dropout:
-        raise UserError(
-            "config key 'adapter': evolution perturbs an adapter, which drops nothing; set it to such as "
-            f"'lora(rank=4)', not {config.adapter!r}"
-        )
-    try:
-        strategy(config.samples, {"": jnp.zeros(1)}, optax.identity())
-    except ValueError as error:
-        raise UserError(f"config keys 'evolution', 'samples': {error}") from error
-    return strategy
 
 
 def prompted(chosen: Plan, loaded: Data) -> Data:
@@ -285,7 +267,7 @@ def assemble(
     c, adapter = config, chosen.training.adapter
     layout = chosen.training.layout(shardings.spec, 1)
     most = model.longest(found.config, c.max_length)
-    if c.reward:
+    if c.reward or c.environment:
         _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:

@@ -6,7 +6,7 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from rmjax.data.language import Reads
 from rmjax.data.records import Record
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
+from rmjax.evaluation import text
 from rmjax.sampling import filters
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
@@ -39,6 +40,31 @@ class Functions(NamedTuple):
     reward: Callable[[Texts], np.ndarray]
     measure: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
     reference: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+class Drawn(NamedTuple):
+    """What a policy wrote to B prompts: N texts, K to each prompt one after the other, in groups of K.
+
+    texts: as people read them. reward(): float32 [N], of whole texts, waited for. log_probs: [N, C], as sampling said.
+    lengths: [N], tokens that were sampled. stopped: [N], ended by itself. more: further arrays that `Credit` reads.
+    """
+
+    examples: Examples
+    texts: list[str]
+    reward: Callable[[], np.ndarray]
+    log_probs: np.ndarray
+    lengths: np.ndarray
+    stopped: np.ndarray
+    more: Mapping[str, np.ndarray]
+
+    def figures(self) -> dict[str, float]:
+        """What the texts are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
+        found = text.figures([t.split() for t in self.texts], self.stopped)
+        return found | {"length": float(np.mean(self.lengths))}
+
+
+# write(params, prompts, step, K) -> Drawn; `step` decides the keys.
+Write = Callable[[Any, Prompts, int, int], Drawn]
 
 
 class Item(NamedTuple):
@@ -115,50 +141,77 @@ def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.nda
     return batch | where.packed(arrays)
 
 
+def answering(
+    functions: Functions, tokenizer: Tokenizer, *, encoder_ratio: float = 0.0, parts: int = 1
+) -> Write:
+    """Returns what writes one answer to a prompt, and has it judged.
+
+    encoder_ratio: as of `Bounds`.
+    parts: in which the prompts are sampled, a divisor of their number. A thread rewards a part while the next is
+      sampled, and the last until its rewards are asked for; what comes out depends on neither.
+    """
+    worker = ThreadPoolExecutor(1)
+
+    def write(params, prompts: Prompts, step: int, count: int) -> Drawn:
+        made, said, rewards = [], [], []
+        for at in np.split(np.arange(len(prompts.ids)), parts):
+            own = prompts.take(at)
+            made.append(functions.sample(params, own, step, count))
+            said.append(packed.as_texts(made[-1], own, tokenizer))
+            rewards.append(worker.submit(functions.reward, said[-1]))
+        samples, texts = Samples(*map(np.concatenate, zip(*made, strict=True))), packed.merged(said)
+        return Drawn(
+            packed.as_examples(samples, prompts, encoder_ratio),
+            texts.completions,
+            lambda: np.concatenate([reward.result() for reward in rewards]),
+            samples.log_probs.reshape(-1, samples.log_probs.shape[2]),
+            samples.lengths.ravel(),
+            texts.stopped,
+            {},
+        )
+
+    return write
+
+
 def prepare(
     functions: Functions,
     credit: Credit,
     bounds: Bounds,
-    tokenizer: Tokenizer,
+    write: Write,
     *,
     seed: int,
     max_kl: float,
-    parts: int = 1,
     population: bool = False,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
+    write: what a policy does with prompts, such as `answering`.
     carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
-    parts: in which the prompts are sampled, a divisor of their number. A part is rewarded by a thread while the next is
-      sampled, the last while log-probabilities are measured; what comes out depends on neither.
-    population: whether `functions.sample` has each sample of a prompt by another policy, a member of a population
+    population: whether `write` has each sample of a prompt by another policy, a member of a population
       around `params`; what sampling said of it then stands.
     """
 
     def made(params, carry, item: Item):
-        with ThreadPoolExecutor(1) as worker:
-            samples, texts, rewards = _drawn(
-                functions, params, item, bounds.group_size, parts, tokenizer, worker
-            )
-            own = packed.as_examples(samples, item.prompts, bounds.encoder_ratio)
-            examples = packed.joined(own, item.data)
-            batch = packed.lay(examples, len(item.prompts.ids), bounds)
-            where = Places.of(batch, len(texts.completions), samples.tokens.shape[2])
-            mask, beta = where.mask.astype(np.float32), carry["beta"]
-            said = samples.log_probs.reshape(mask.shape) * mask
-            now = {"log_probs": said}
-            if not population:
-                now = {k: where.unpack(x) for k, x in functions.measure(params, batch).items()}
-            before = functions.reference(batch)
-            reward = np.concatenate([part.result() for part in rewards])
+        drawn = write(params, item.prompts, item.step, bounds.group_size)
+        examples = packed.joined(drawn.examples, item.data)
+        batch = packed.lay(examples, len(item.prompts.ids), bounds)
+        where = Places.of(batch, *drawn.log_probs.shape)
+        mask, beta = where.mask.astype(np.float32), carry["beta"]
+        said = drawn.log_probs * mask
+        now = {"log_probs": said}
+        if not population:
+            now = {k: where.unpack(x) for k, x in functions.measure(params, batch).items()}
+        before = where.unpack(functions.reference(batch)["log_probs"])
+        reward = drawn.reward()
         known = {
             "reward": reward,
-            "stopped": texts.stopped,
+            "stopped": drawn.stopped,
             "old_log_probs": now.pop("log_probs"),
             "sampled_log_probs": said,
-            "reference_log_probs": where.unpack(before["log_probs"]),
+            "reference_log_probs": before,
             **now,
+            **drawn.more,
         }
         arrays, carry, told = credit(known, mask, carry)
         if not told["rollout/kl"] <= max_kl:
@@ -168,7 +221,7 @@ def prepare(
         told |= {
             "rollout/reward": float(reward.mean()),
             "rollout/sampler_difference": float(drift.max()),
-            **{f"rollout/{k}": v for k, v in packed.written(samples, texts).items()},
+            **{f"rollout/{k}": v for k, v in drawn.figures().items()},
         }
         rng = np.random.default_rng([seed, 2, item.step])
 
@@ -185,26 +238,6 @@ def prepare(
         return learned, carry, told
 
     return made
-
-
-def _drawn(
-    functions: Functions,
-    params: Any,
-    item: Item,
-    count: int,
-    parts: int,
-    tokenizer: Tokenizer,
-    worker: ThreadPoolExecutor,
-) -> tuple[Samples, Texts, list[Future]]:
-    """An item's samples, their texts, and the rewards of each part, which `worker` is asked for as soon as it can."""
-    samples, texts, rewards = [], [], []
-    for at in np.split(np.arange(len(item.prompts.ids)), parts):
-        own = item.prompts.take(at)
-        samples.append(functions.sample(params, own, item.step, count))
-        texts.append(packed.as_texts(samples[-1], own, tokenizer))
-        rewards.append(worker.submit(functions.reward, texts[-1]))
-    drawn = Samples(*map(np.concatenate, zip(*samples, strict=True)))
-    return drawn, packed.merged(texts), rewards
 
 
 def plan(
@@ -297,7 +330,7 @@ def bounds_of_one(config: Any, reads: Reads, ways: int) -> Bounds:
 
 def _room(config: Any, reads: Reads, samples: int) -> tuple[int, float]:
     """Tokens of a row that a prompt with its samples takes at most, and `encoder_ratio` as of `Bounds`."""
-    new = samples * config.max_new_tokens
+    new = samples * (config.max_length if config.environment else config.max_new_tokens)
     if not reads.encoder:
         return config.max_prompt + new, 0.0
     own = len(language.BEGIN) + new

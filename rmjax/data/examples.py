@@ -31,6 +31,7 @@ class Examples:
     ends: places in each text where a score is read; None: its last token.
     share: rows keep what the texts of a group begin with alike once; exact in causal models only.
     starts: the first token of each text that a language model is to predict [N], 1 or later; None: no such texts.
+    aims: places of all tokens of each text that it is to predict, ascending from `starts`; None: it is all that follow.
     per_token: arrays of all tokens to predict, text after text, that losses may name.
     encoder_tokens: what an encoder reads of each text, alike in a group that shares; `tokens` are then the decoder's.
     encoder_ratio: how many tokens of the encoder a row has room for to each of the decoder, as `encoder_ratio` gives.
@@ -47,6 +48,7 @@ class Examples:
     ends: Sequence[np.ndarray] | None = None
     share: bool = False
     starts: np.ndarray | None = None
+    aims: Sequence[np.ndarray] | None = None
     per_token: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     encoder_tokens: Sequence[np.ndarray] | None = None
     encoder_ratio: float = 1.0
@@ -66,7 +68,14 @@ class Examples:
     def first_target(self) -> np.ndarray:
         """Where each text's tokens to predict begin among all [N + 1]."""
         counts = np.zeros(len(self.tokens)) if self.starts is None else self.lengths - self.starts
+        counts = counts if self.aims is None else [len(a) for a in self.aims]
         return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def targets(self, text: int) -> np.ndarray:
+        """Places of the tokens of a text that a language model is to predict."""
+        assert self.starts is not None
+        own = np.arange(self.starts[text], self.lengths[text])
+        return own if self.aims is None else self.aims[text]
 
     def target_count(self, group: np.ndarray) -> int:
         """How many tokens of a group are to be predicted."""

@@ -85,10 +85,9 @@ class Rows:
 
         start: where the text would begin if it stood alone. fork: where the last of its `shared` tokens is.
         """
-        assert self.examples.starts is not None
         own = slice(*self.examples.first_target[[text, text + 1]])
         there = slice(int(self.targets[row]), int(self.targets[row]) + own.stop - own.start)
-        at = start + int(self.examples.starts[text]) + np.arange(own.stop - own.start)
+        at = start + self.examples.targets(text)
         before = np.where(at == start + shared, fork, at - 1) if shared else at - 1
         self.batch["target_at"][row, there], self.batch["source_at"][row, there] = at, before
         self.batch["text_of"][row, there] = self.places[row]

@@ -193,15 +193,14 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     # `plan` refuses samples without a reward.
     assert parts.rollouts is not None and reward is not None
     does = sampled.functions(c, parts, reward)
-    tokenizer, bounds = reads.reader.tokenizer, parts.rollouts.bounds
+    bounds = parts.rollouts.bounds
     prepare = rollout.prepare(
         does,
         chosen.credit,
         bounds,
-        tokenizer,
+        policy.player(c, chosen, parts, does),
         seed=c.seed,
         max_kl=c.max_kl,
-        parts=c.rollout_parts,
     )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     progress.CONSOLE.print("compiling")

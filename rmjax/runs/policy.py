@@ -20,7 +20,17 @@ from rmjax.data import language, pipeline
 from rmjax.data.records import Prompt, Record, Text
 from rmjax.errors import UserError
 from rmjax.evaluation import overoptimization
-from rmjax.runs import folder, likelihood, progress, relaxing, resume, rewarding, sampled, speed
+from rmjax.runs import (
+    episodes,
+    folder,
+    likelihood,
+    progress,
+    relaxing,
+    resume,
+    rewarding,
+    sampled,
+    speed,
+)
 from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop, metrics
 
@@ -29,15 +39,16 @@ class _Tools(NamedTuple):
     """What a run measures policies by, compiled once.
 
     log_probs(params, examples): of each text's tokens to predict.
-    predicts(params, records): how well a policy predicts the records' answers.
-    write(params, records): what it answers to their prompts; None without a reward.
-    does: the functions of a rollout.
+    predicts(params, records): how well a policy predicts the records' answers; None of an environment, without any.
+    write(params, records): what it answers to their prompts, or plays from them; None without a reward.
+    does: the functions of a rollout. play: what writes its samples.
     """
 
     log_probs: likelihood.LogProbs
-    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted]
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted] | None
     write: Callable[[Any, Sequence[Record]], sampled.Written] | None
     does: rollout.Functions
+    play: rollout.Write
 
 
 def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -74,14 +85,15 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     if chosen.relaxed and config.samples:
         judge = relaxing.judge(config, reads, loaded.train, whole=chosen.words > 0)
     parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
+    kind = "seeds" if chosen.environment else loaded.kind
     say(
-        f"{len(loaded.train):,} training {loaded.kind}, {parts.parameters:,} parameters, {_size(parts)}, "
+        f"{len(loaded.train):,} training {kind}, {parts.parameters:,} parameters, {_size(parts)}, "
         f"{parts.layout.name}, {choices['dtype']}"
     )
     for note in parts.notes:
         say(f"note: {note}")
     try:
-        tools = _tools(config, parts, rewards)
+        tools = _tools(config, chosen, parts, rewards)
         tally = _train(home, config, chosen, parts, tools, choices)
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
@@ -148,16 +160,14 @@ def _train(
     start = resume.begin(home, parts.frozen, parts.layout, steps)
     prepare, batches, carry = loop.as_it_is, lambda k: pipeline.iterate(parts.batches, k), {}
     if rollouts is not None:
-        tokenizer, population = parts.reads.reader.tokenizer, parts.members is not None
         prepare = rollout.prepare(
-            sampled.of_population(config, parts, tools.does) if population else tools.does,
+            tools.does,
             chosen.credit,
             rollouts.bounds,
-            tokenizer,
+            tools.play,
             seed=config.seed,
             max_kl=config.max_kl,
-            parts=config.rollout_parts,
-            population=population,
+            population=parts.members is not None,
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):
@@ -228,11 +238,16 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
     }
 
 
-def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _Tools:
+def _tools(
+    config: Any, chosen: build.Plan, parts: build.Parts, rewards: Mapping[str, Reward]
+) -> _Tools:
     log_probs = likelihood.make_log_probs(
         parts.module.apply, parts.layout, parts.frozen, parts.backbone.tokenizer.pad_id
     )
     does = sampled.functions(config, parts, rewards.get("reward", _no_reward))
+    play = player(config, chosen, parts, does)
+    if chosen.environment is not None:
+        return _Tools(log_probs, None, episodes.writer(config, parts, does, play), does, play)
 
     def predicts(params, records) -> likelihood.Counted:
         examples = language.encode(records, parts.reads, config.max_length).examples
@@ -242,13 +257,26 @@ def _tools(config: Any, parts: build.Parts, rewards: Mapping[str, Reward]) -> _T
         prompts, _ = rollout.prompts_of(records, parts.reads, config.max_prompt)
         return sampled.write(config, does, params, prompts, rewards, parts)
 
-    return _Tools(log_probs, predicts, write if "reward" in rewards else None, does)
+    return _Tools(log_probs, predicts, write if "reward" in rewards else None, does, play)
 
 
 def _weighed(chosen: build.Plan, records: Sequence[Record]) -> bool:
     """Whether a policy's reward can be told from these records, as a term weighs those it learns from."""
     known = language.rewards(records), language.log_probs(records)
     return logged.RATIO in chosen.reads and all(x is not None for x in known)
+
+
+def player(
+    config: Any, chosen: build.Plan, parts: build.Parts, does: rollout.Functions
+) -> rollout.Write:
+    """What writes the samples of a rollout: answers, those of an evolution's population, or episodes."""
+    if chosen.environment is not None:
+        return episodes.player(config, parts, chosen.environment)
+    if parts.members is not None:
+        does = sampled.of_population(config, parts, does)
+    ratio = 0.0 if parts.rollouts is None else parts.rollouts.bounds.encoder_ratio
+    tokenizer = parts.reads.reader.tokenizer
+    return rollout.answering(does, tokenizer, encoder_ratio=ratio, parts=config.rollout_parts)
 
 
 def _no_reward(texts: Texts) -> np.ndarray:
@@ -274,10 +302,12 @@ def _validation(
         sampled.keep(home, 0, asked, tools.write(_start(parts), asked))
 
     def validate(state) -> dict[str, float]:
-        found = tools.predicts(state.params, records)
-        means = {"log_prob": -float(found.nats.sum() / found.tokens.sum())}
-        told = likelihood.earned(found, records, [r.document for r in records])
-        means |= {name: figure["value"] for name, figure in told.items()}
+        means = {}
+        if tools.predicts is not None:
+            found = tools.predicts(state.params, records)
+            means["log_prob"] = -float(found.nats.sum() / found.tokens.sum())
+            told = likelihood.earned(found, records, [r.document for r in records])
+            means |= {name: figure["value"] for name, figure in told.items()}
         if tools.write is not None:
             written = tools.write(state.params, asked)
             step = int(parts.layout.value(state.step)) // updates
@@ -297,16 +327,9 @@ def _judge(
     best = home / "checkpoints/best"
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test
-    domains = sorted({r.domain for r in test})
     figures = {}
-    for domain in domains:
-        own = [r for r in test if r.domain == domain]
-        documents = [r.document for r in own]
-        for who, policy in (("", params), ("reference/", _start(parts))):
-            counted = tools.predicts(policy, own)
-            found = likelihood.figures(counted, documents)
-            found |= likelihood.earned(counted, own, documents)
-            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
+    if tools.predicts is not None:
+        figures |= _predicted(tools.predicts, {"": params, "reference/": _start(parts)}, test)
     if tools.write is not None:
         asked = _some(test, config.test_prompts)
         after, before = (tools.write(p, asked) for p in (params, _start(parts)))
@@ -333,6 +356,24 @@ def _judge(
         "warnings": _warnings(home),
         "metrics": figures,
     }
+
+
+def _predicted(
+    predicts: Callable[[Any, Sequence[Record]], likelihood.Counted],
+    policies: Mapping[str, Any],
+    records: Sequence[Record],
+) -> dict[str, Any]:
+    """How well each policy, by its prefix in results.json, predicts the answers of each domain's records."""
+    figures = {}
+    for domain in sorted({r.domain for r in records}):
+        own = [r for r in records if r.domain == domain]
+        documents = [r.document for r in own]
+        for who, policy in policies.items():
+            counted = predicts(policy, own)
+            found = likelihood.figures(counted, documents)
+            found |= likelihood.earned(counted, own, documents)
+            figures |= {f"{who}{domain}/{name}": figure for name, figure in found.items()}
+    return figures
 
 
 def _warnings(home: Path) -> list[str]:

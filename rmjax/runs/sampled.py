@@ -3,8 +3,8 @@
 Legend: N prompts, one completion each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,13 @@ import numpy as np
 
 from rmjax.build import packed, rollout
 from rmjax.build import policy as build
+from rmjax.data.examples import Examples
 from rmjax.data.records import Record
 from rmjax.evaluation import overoptimization, statistics, text
 from rmjax.models.policy import CRITIC
 from rmjax.runs import folder
 from rmjax.runs.rewarding import Reward
-from rmjax.sampling.generate import generate, padded
+from rmjax.sampling.generate import Samples, generate, padded
 from rmjax.train import forward
 from rmjax.train.state import collections
 
@@ -40,8 +41,11 @@ class Written(NamedTuple):
         return means | like | {"kl": float(self.kl.mean()), "length": float(self.lengths.mean())}
 
 
-def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
-    """What a rollout does, compiled for the run's layout."""
+def drawer(config: Any, parts: build.Parts) -> Callable[..., Samples]:
+    """Returns draw(params, prompts' token ids, keys [B, K, 2], length) -> host Samples, compiled for each shape.
+
+    length: that prompts are padded to.
+    """
     settings, layout = rollout.settings(config, parts.reads), parts.layout
     pad_id = parts.reads.reader.tokenizer.pad_id
 
@@ -51,6 +55,18 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
         keys = jax.random.wrap_key_data(batch["keys"])
         return generate(parts.sampler, variables, batch["tokens"], batch["lengths"], keys, settings)
 
+    drawn = layout.compile_rows(draw)
+
+    def sample(params, ids, keys, length):
+        batch = padded(ids, length, pad_id) | {"keys": keys}
+        return drawn(params, parts.frozen, layout.put_batch(batch))
+
+    return sample
+
+
+def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functions:
+    """What a rollout does, compiled for the run's layout."""
+    layout, draw = parts.layout, drawer(config, parts)
     run = forward.language(parts.module.apply, temperature=config.temperature)
 
     def measure(params, frozen, batch):
@@ -60,14 +76,13 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
     def predict(params, frozen, batch):
         return {"log_probs": run(params, frozen, batch, None)["log_probs"]}
 
-    drawn, measured = layout.compile_rows(draw), layout.compile_rows(measure)
+    measured = layout.compile_rows(measure)
     # Nobody asks the critic of the reference; without one both are the same program.
     referred = measured if parts.module.critic is None else layout.compile_rows(predict)
 
     def sample(params, prompts, step, count):
-        batch = padded(prompts.ids, config.max_prompt, pad_id)
-        batch["keys"] = packed.key_rows(config.seed, step, prompts.number, count)
-        return drawn(params, parts.frozen, layout.put_batch(batch))
+        keys = packed.key_rows(config.seed, step, prompts.number, count)
+        return draw(params, prompts.ids, keys, config.max_prompt)
 
     return rollout.Functions(
         sample,
@@ -125,50 +140,47 @@ def write(
     Prompts go in batches of one size, the last filled up with repeated ones. A thread computes the rewards of one while
     the next is sampled.
     """
-    with ThreadPoolExecutor(1) as worker:
-        found, asked = _written(config, does, params, prompts, rewards, parts, worker)
-        values = {
-            name: np.concatenate([one.result() for one in own])[: len(found.texts)]
-            for name, own in asked.items()
-        }
-    return found._replace(rewards=values)
-
-
-def _written(
-    config: Any,
-    does: rollout.Functions,
-    params: Any,
-    prompts: packed.Prompts,
-    rewards: Mapping[str, Reward],
-    parts: build.Parts,
-    worker: ThreadPoolExecutor,
-) -> tuple[Written, dict[str, list[Future]]]:
-    """`write` without rewards, and for each batch those that `worker` is asked for."""
     tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
     bounds = rollout.bounds_of_one(config, parts.reads, parts.layout.ways)
     texts, found = [], []
-    asked: dict[str, list[Future]] = {name: [] for name in rewards}
+    asked = {name: [] for name in rewards}
+    with ThreadPoolExecutor(1) as worker:
+        for own, real in batched(prompts, size):
+            samples = does.sample(params, own, KEYS, 1)
+            said = packed.as_texts(samples, own, tokenizer)
+            for name, reward in rewards.items():
+                asked[name].append(worker.submit(reward, said))
+            examples = packed.as_examples(samples, own, bounds.encoder_ratio)
+            kl = divergence(does, params, examples, bounds, (size, samples.tokens.shape[2]))
+            texts += said.completions[:real]
+            found.append(np.stack([kl, samples.lengths[:, 0], samples.stopped[:, 0]])[:, :real])
+        values = {
+            name: np.concatenate([part.result() for part in own])[: len(texts)]
+            for name, own in asked.items()
+        }
+    kl, lengths, stopped = np.concatenate(found, axis=1)
+    return Written(texts, values, kl, lengths, stopped > 0)
+
+
+def batched(prompts: packed.Prompts, size: int) -> Iterator[tuple[packed.Prompts, int]]:
+    """Prompts `size` at a time, the last filled up with repeated ones, and how many are not."""
     for start in range(0, len(prompts.ids), size):
         at = np.arange(start, start + size) % len(prompts.ids)
-        real = min(size, len(prompts.ids) - start)
-        own = prompts.take(at)
-        samples = does.sample(params, own, KEYS, 1)
-        said = packed.as_texts(samples, own, tokenizer)
-        for name, reward in rewards.items():
-            asked[name].append(worker.submit(reward, said))
-        examples = packed.as_examples(samples, own, bounds.encoder_ratio)
-        batch = packed.lay(examples, size, bounds)
-        where = packed.Places.of(batch, size, samples.tokens.shape[2])
-        now = where.unpack(does.measure(params, batch)["log_probs"])
-        before = where.unpack(does.reference(batch)["log_probs"])
-        texts += said.completions[:real]
-        found.append(
-            np.stack([(now - before).sum(1), samples.lengths[:, 0], samples.stopped[:, 0]])[
-                :, :real
-            ]
-        )
-    kl, lengths, stopped = np.concatenate(found, axis=1)
-    return Written(texts, {}, kl, lengths, stopped > 0), asked
+        yield prompts.take(at), min(size, len(prompts.ids) - start)
+
+
+def divergence(
+    does: rollout.Functions,
+    params: Any,
+    examples: Examples,
+    bounds: packed.Bounds,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """log p - log p_ref [N], summed over what each text's writer said. shape: N, C."""
+    batch = packed.lay(examples, shape[0], bounds)
+    where = packed.Places.of(batch, *shape)
+    now = where.unpack(does.measure(params, batch)["log_probs"])
+    return (now - where.unpack(does.reference(batch)["log_probs"])).sum(1)
 
 
 KEYS = 2**30  # in place of a step: no rollout of a run has these keys

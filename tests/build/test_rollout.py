@@ -71,7 +71,9 @@ def plan(bounds=BOUNDS, texts=None, **more):
 
 
 def prepared(item, own, bounds=BOUNDS, seed=0, params=2.0):
-    return rollout.prepare(DOES, own, bounds, BYTES, seed=seed, max_kl=1e9)(params, own.start, item)
+    return rollout.prepare(
+        DOES, own, bounds, rollout.answering(DOES, BYTES), seed=seed, max_kl=1e9
+    )(params, own.start, item)
 
 
 def test_an_item_twice_gives_the_same_batches_and_steps_differ():
@@ -154,7 +156,7 @@ def test_vtrace_is_made_anew_of_the_policy_as_it_then_is():
         sample=drawn, measure=valued, reference=lambda b: {"log_probs": valued(0.5, b)["log_probs"]}
     )
     bounds = BOUNDS._replace(epochs=3)
-    made = rollout.prepare(does, own, bounds, BYTES, seed=0, max_kl=1e9)
+    made = rollout.prepare(does, own, bounds, rollout.answering(does, BYTES), seed=0, max_kl=1e9)
     (one, two, *later), carry, _ = made(2.0, own.start, runs.item(0))
     assert len(later) == 2 and carry["seen"] == B * K
     samples = drawn(2.0, runs.item(0).prompts, 0, K)
@@ -239,7 +241,9 @@ def test_parts_are_rewarded_while_the_next_is_sampled_and_change_nothing():
         return length(texts)
 
     does = DOES._replace(sample=begins, reward=waits)
-    apart = rollout.prepare(does, own, BOUNDS, BYTES, seed=0, max_kl=1e9, parts=3)
+    apart = rollout.prepare(
+        does, own, BOUNDS, rollout.answering(does, BYTES, parts=3), seed=0, max_kl=1e9
+    )
     found, whole = apart(2.0, own.start, item), prepared(item, own)
     assert found[1] == whole[1]
     np.testing.assert_equal(found[2], whole[2])
@@ -253,9 +257,8 @@ def test_the_error_of_a_reward_is_that_of_the_rollout():
     def fails(texts):
         raise UserError("no reward")
 
-    made = rollout.prepare(
-        DOES._replace(reward=fails), own, BOUNDS, BYTES, seed=0, max_kl=1e9, parts=2
-    )
+    write = rollout.answering(DOES._replace(reward=fails), BYTES, parts=2)
+    made = rollout.prepare(DOES, own, BOUNDS, write, seed=0, max_kl=1e9)
     with pytest.raises(UserError, match="no reward"):
         made(2.0, own.start, runs.item(0))
 
@@ -263,16 +266,18 @@ def test_the_error_of_a_reward_is_that_of_the_rollout():
 def test_what_the_sampler_said_wrongly_is_told():
     runs, own = plan()
     wrong = DOES._replace(measure=lambda params, batch: measure(params + 1e-3, batch))
-    _, _, told = rollout.prepare(wrong, own, BOUNDS, BYTES, seed=0, max_kl=1e9)(
-        2.0, own.start, runs.item(0)
-    )
+    _, _, told = rollout.prepare(
+        wrong, own, BOUNDS, rollout.answering(wrong, BYTES), seed=0, max_kl=1e9
+    )(2.0, own.start, runs.item(0))
     most = 1e-3 * sample(2.0, runs.item(0).prompts, 0, K).tokens.max()
     assert told["rollout/sampler_difference"] == pytest.approx(most, rel=1e-3)
 
 
 def test_a_policy_too_far_from_the_first_one_stops_the_run():
     runs, own = plan()
-    near = lambda most: rollout.prepare(DOES, own, BOUNDS, BYTES, seed=0, max_kl=most)
+    near = lambda most: rollout.prepare(
+        DOES, own, BOUNDS, rollout.answering(DOES, BYTES), seed=0, max_kl=most
+    )
     _, _, told = near(1e9)(0.25, own.start, runs.item(3))  # less likely than the reference says
     assert told["rollout/kl"] > 1
     near(told["rollout/kl"])(0.25, own.start, runs.item(3))
@@ -330,9 +335,9 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         values = lambda p, b, c=critic: measure(p, b) | dict.fromkeys(c, b["target_at"] * 1.0)
         does = DOES._replace(measure=values) if critic else DOES
         bounds = BOUNDS._replace(minibatches=1)
-        (real, *_), _, _ = rollout.prepare(does, own, bounds, BYTES, seed=0, max_kl=1e9)(
-            1.0, own.start, runs.item(0)
-        )
+        (real, *_), _, _ = rollout.prepare(
+            does, own, bounds, rollout.answering(does, BYTES), seed=0, max_kl=1e9
+        )(1.0, own.start, runs.item(0))
         assert {k: (x.dtype, x.shape[1:]) for k, x in real.items()} == {
             k: (x.dtype, x.shape[1:]) for k, x in blank.items()
         }

@@ -123,7 +123,8 @@ def test_a_generation_is_the_same_on_several_devices():
     for layout in ("one_device()", "pmap()"):
         plan, parts, _, population = assembled(config(samples=4, parallel=layout))
         prepare = rollout.prepare(
-            population, plan.credit, parts.rollouts.bounds, parts.backbone.tokenizer, seed=0, max_kl=9.0,
+            population, plan.credit, parts.rollouts.bounds,
+            rollout.answering(population, parts.backbone.tokenizer), seed=0, max_kl=9.0,
             population=True,
         )  # fmt: skip
         made, _, own = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))

@@ -199,13 +199,15 @@ def take_steps(chosen):
     made = [parts.batches[0]]
     if parts.rollouts is not None:
         does = sampled.functions(chosen, parts, reward)
-        prepare = rollout.prepare(
-            does, plan.credit, parts.rollouts.bounds, parts.backbone.tokenizer, seed=0, max_kl=9.0
+        bounds = parts.rollouts.bounds
+        write = rollout.answering(
+            does, parts.backbone.tokenizer, encoder_ratio=bounds.encoder_ratio
         )
+        prepare = rollout.prepare(does, plan.credit, bounds, write, seed=0, max_kl=9.0)
         made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
         assert told["rollout/sampler_difference"] < 1e-4 and carry["seen"] == 8 * chosen.samples
     elif any("reference" in n or n == "kto_point" for n in plan.reads):
-        refer = policy._referring(parts, policy._tools(chosen, parts, {}), plan.reads)
+        refer = policy._referring(parts, policy._tools(chosen, plan, parts, {}), plan.reads)
         made, _, _ = refer(parts.state.params, {}, made[0])
     begun = made[0]
     state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(begun))
