@@ -40,6 +40,7 @@ class Policy(LanguageModel):
         """
         source = None
         if encoder_tokens is not None:
+            assert encoder_positions is not None and encoder_segments is not None
             source = Source(encoder_tokens, encoder_positions, encoder_segments)
         hidden, _ = self.transformer(
             tokens, positions, segments, row, branches, source, tiles=tiles
