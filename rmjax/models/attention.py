@@ -94,8 +94,8 @@ def _logits(query, key, mask, dtype, scale, bias):
 
 def _mix(weights, value, dtype):
     weights = rearrange(weights, "r (k g) t s -> r k g t s", k=value.shape[2])
-    mixed = _product("rkgts,rske->rkgte", weights, value, dtype)
-    return rearrange(mixed, "r k g t e -> r t (k g) e")
+    mixed = _product("rkgts,rske->rtkge", weights, value, dtype)
+    return rearrange(mixed, "r t k g e -> r t (k g) e")
 
 
 def _product(pattern: str, a: Array, b: Array, dtype: str) -> Array:
@@ -161,8 +161,7 @@ class Attention(nn.Module):
             put = lambda slots, new: jax.lax.dynamic_update_slice(
                 slots, rearrange(new, "r t k e -> r k t e").astype(slots.dtype), start
             )
-            grown = {"key": put(cache["key"], k), "value": put(cache["value"], v)}
-            cache |= jax.lax.optimization_barrier(grown)
+            cache |= {"key": put(cache["key"], k), "value": put(cache["value"], v)}
             k, v = (rearrange(cache[name], "r k s e -> r s k e") for name in ("key", "value"))
         if tiles is None:
             mixed = attend(q, k, v, mask, self.dtype, self.scale, bias)

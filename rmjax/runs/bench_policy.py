@@ -107,10 +107,13 @@ def continuous(
     """Measures answers of very different lengths: batch after batch, and with ended rows replaced by waiting prompts.
 
     Args:
-      policy, prompt_tokens, dtype: as of `generate`.
-      batch: prompts answered together. prompts: in all, a multiple of it.
+      policy: as of `bench generate`.
+      batch: prompts answered together.
+      prompts: in all, a multiple of `batch`.
+      prompt_tokens: of each prompt.
       new_tokens: of an answer, at most.
       mean_tokens: of an answer, on average, where all tokens are equally likely: so many of them end one.
+      dtype: number type of the products and of the cache.
       repeats: calls after the ones that compile, one way after the other; medians count.
 
     Returns: what it prints, one object; tokens per second are those of answers, padding not counted.
