@@ -23,6 +23,7 @@ SMALL = {
     "test_prompts": 8, "log_every": 1,
 }  # fmt: skip
 PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
+LOGS = {"data": "synthetic_logs(count=80)"}
 WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
 ELSEWHERE = ("tiny_relaxed",)  # needs a reward model: test_relaxed_runs
 OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in (*WHOLE, *ELSEWHERE)]
@@ -30,7 +31,7 @@ OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in (*WH
 
 def config(name, **lines):
     c = get_config(name)
-    own = {**SMALL, **(PAIRS if "pairs" in c.data else {})}
+    own = {**SMALL, **(PAIRS if "pairs" in c.data else LOGS if "logs" in c.data else {})}
     c.update({**own, **lines})
     return c.lock()
 
