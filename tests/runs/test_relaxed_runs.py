@@ -42,7 +42,7 @@ def judged(tmp_path_factory, start):
     c = reward_config.get_config("tiny")
     c.update({
         "model": f"trained(workdir={str(start)!r})", "parallel": "one_device()", "dtype": "float32", "epochs": 1.0,
-        "normalize": "standardize()", "data": "synthetic_ratings(count=60)",
+        "normalize": "standardize()", "data": "synthetic_ratings(count=60)", "max_length": 64,
     })  # fmt: skip
     reward.run(config=c, workdir=str(home))
     return home
@@ -189,5 +189,6 @@ def test_an_encoder_is_refused(rated):
     ],
 )  # fmt: skip
 def test_lines_that_do_not_go_with_it_are_refused(lines, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as error:
         build.plan(config("tiny_relaxed", **lines))
+    assert message in str(error.value)
