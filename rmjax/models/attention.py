@@ -94,8 +94,9 @@ def _logits(query, key, mask, dtype, scale, bias):
 
 def _mix(weights, value, dtype):
     weights = rearrange(weights, "r (k g) t s -> r k g t s", k=value.shape[2])
-    mixed = _product("rkgts,rske->rtkge", weights, value, dtype)
-    return rearrange(mixed, "r t k g e -> r t (k g) e")
+    # In this order: XLA on CPU has no bfloat16 product with t in front where values lie as a cache keeps them.
+    mixed = _product("rkgts,rske->rkgte", weights, value, dtype)
+    return rearrange(mixed, "r k g t e -> r t (k g) e")
 
 
 def _product(pattern: str, a: Array, b: Array, dtype: str) -> Array:

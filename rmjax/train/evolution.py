@@ -107,10 +107,13 @@ def create(strategy: Any, noise: Key[Array, ""], *, axis: str | None = None) -> 
 
 def _flat(rule: optax.GradientTransformation, like: Params) -> optax.GradientTransformation:
     """The rule on parameters by path, as a rule on all of them in one vector; its state keeps the paths."""
-    unravel = ravel_pytree(like)[1]
+    unravel: Callable[[Any], Any] = ravel_pytree(like)[1]
 
-    def update(grad, state, mean):
-        updates, state = rule.update(unravel(grad), state, unravel(mean))
-        return ravel_pytree(updates)[0], state
+    def init(params: Any) -> Any:
+        return rule.init(unravel(params))
 
-    return optax.GradientTransformation(lambda mean: rule.init(unravel(mean)), update)
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        moved, state = rule.update(unravel(updates), state, unravel(params))
+        return ravel_pytree(moved)[0], state
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,65 @@
+"""Cached decoding in bfloat16 says of its samples what the training forward says, compiled as users have it: tests
+switch off optimizations, without which a CPU has no such products."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+CODE = """
+import json
+import jax, jax.numpy as jnp, numpy as np
+from rmjax.build import packed
+from rmjax.models import presets
+from rmjax.models.policy import Policy
+from rmjax.models.transformer import LanguageModel, Transformer
+from rmjax.sampling import generate
+from rmjax.sampling.filters import Settings
+from rmjax.train import forward, state
+
+B, P, K, C, TEMPERATURE = 4, 6, 3, 8, 0.7
+rng, one = np.random.default_rng(0), jnp.ones((1, 1), jnp.int32)
+transformers = {d: Transformer(presets.decoder(40, 32, 2, 32), d) for d in ("bfloat16", "float32")}
+policies = {d: Policy(t) for d, t in transformers.items()}
+variables = jax.jit(policies["float32"].init)(jax.random.key(1), one, one - 1, one, one - 1)
+move = lambda x: jnp.asarray(x + 0.1 * rng.normal(size=x.shape), jnp.float32)
+variables = jax.tree.map(move, variables)
+
+ids = [rng.integers(1, 40, n).astype(np.int32) for n in (6, 4, 2, 1)]
+prompts = packed.Prompts(ids, np.arange(B), [""] * B, [""] * B)
+rows = packed.padded(ids, P, 0)
+keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
+settings = Settings(C, TEMPERATURE, stop_tokens=(2,))
+half = LanguageModel(transformers["bfloat16"])
+made = generate.generate(half, variables, rows["tokens"], rows["lengths"], keys, settings)
+made = jax.tree.map(np.asarray, made)
+
+batch = packed.lay(packed.as_examples(made, prompts), B, packed.Bounds(B, 32, 16, K, 0, 1, 1, 1, 0))
+where = packed.Places.of(batch, B * K, C)
+sampled, told = made.log_probs.reshape(B * K, C)[where.mask], {}
+for dtype, policy in policies.items():
+    run = jax.jit(forward.language(policy.apply, temperature=TEMPERATURE), static_argnums=3)
+    found = np.asarray(run(state.gather(variables), {}, batch, None)["log_probs"])
+    told[dtype] = where.unpack(found)[where.mask].tolist()
+print(json.dumps({"sampled": sampled.tolist(), **told}))
+"""
+
+
+def test_log_probs_of_bfloat16_samples_are_those_of_the_training_forward():
+    changed = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {k: v for k, v in os.environ.items() if k not in changed}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {name: np.array(x) for name, x in json.loads(done.stdout).items()}
+    assert len(found["sampled"]) > 60 and found["sampled"].std() > 0.2  # far from uniform
+    np.testing.assert_allclose(found["sampled"], found["bfloat16"], atol=2e-2)
+    assert np.any(np.abs(found["sampled"] - found["float32"]) > 1e-3)  # it was in bfloat16
