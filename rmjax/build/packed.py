@@ -78,8 +78,9 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
 
 def merged(parts: Sequence[Texts]) -> Texts:
     """The texts of all parts, one part after the other."""
-    joined = [list(itertools.chain(*field)) for field in zip(*parts, strict=True)]
-    return Texts(*joined[:3], np.array(joined[3]))
+    every = lambda field: list(itertools.chain.from_iterable(getattr(p, field) for p in parts))
+    stopped = np.concatenate([p.stopped for p in parts])
+    return Texts(every("prompts"), every("completions"), every("references"), stopped)
 
 
 def as_examples(samples: Samples, prompts: Prompts, encoder_ratio: float = 0.0) -> Examples:
