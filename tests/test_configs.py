@@ -13,8 +13,8 @@ HOME = Path(__file__).parents[1]
 BUILDS = {reward: build_reward, policy: build_policy}
 READERS = {
     reward: ("build/reward", "runs/reward", "build/training"),
-    policy: ("build/policy", "build/critic", "build/rollout", "build/training", "build/credit", "build/shaping",
-             "runs/policy", "runs/rewarding", "runs/sampled"),
+    policy: ("build/policy", "build/critic", "build/episodes", "build/evolving", "build/rollout", "build/training",
+             "build/credit", "build/shaping", "runs/policy", "runs/rewarding", "runs/sampled"),
 }  # fmt: skip
 NAMED = [(config, name) for config in BUILDS for name in config.NAMES]
 

@@ -43,10 +43,11 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
         made = lookup.bind(c.environment, ENVIRONMENTS, key="environment")()
     except ValueError as error:
         raise refuse("environment", error) from error
-    for key in ("data", "reward", "gold"):
+    for key in ("data", "reward", "gold", "reward_shaping", "evolution"):
         if c[key]:
             raise refuse(
-                key, f"an environment gives its own observations and rewards; set {key}=''"
+                key,
+                f"an environment gives its own observations and rewards, turn by turn; set {key}=''",
             )
     if words:
         raise refuse(

@@ -217,12 +217,13 @@ def prepare(
         if not told["rollout/kl"] <= max_kl:
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
-        drift = np.abs(known["old_log_probs"] - said)
         told |= {
             "rollout/reward": float(reward.mean()),
-            "rollout/sampler_difference": float(drift.max()),
             **{f"rollout/{k}": v for k, v in drawn.figures().items()},
         }
+        if not population:
+            drift = np.abs(known["old_log_probs"] - said)
+            told["rollout/sampler_difference"] = float(drift.max())
         rng = np.random.default_rng([seed, 2, item.step])
 
         def renewed(params) -> list[Mapping[str, np.ndarray]]:

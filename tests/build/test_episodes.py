@@ -105,7 +105,7 @@ def test_each_turn_pays_its_last_token_and_the_return_is_the_sum():
             )
             at = end
         assert not drawn.log_probs[i, at:].any() and not more["token_rewards"][i, at:].any()
-    np.testing.assert_allclose(drawn.reward, more["token_rewards"].sum(1))
+    np.testing.assert_allclose(drawn.reward(), more["token_rewards"].sum(1))
     assert drawn.log_probs.shape == (6, 3 * NEW)
 
 
@@ -155,7 +155,8 @@ def test_credit_is_by_turn_against_the_group_from_that_turn_on():
     nats = np.array([[0.2, 0.4, 0.6, 0], [0.8, 0, 0, 0]], np.float32)
     known = {
         "reward": paid.sum(1), "token_rewards": paid, "turn": turn,
-        "old_log_probs": nats - 1, "reference_log_probs": -np.ones_like(nats),
+        "old_log_probs": nats - 1, "reference_log_probs": -np.ones_like(nats), "stopped": paid[:, 0] == 0,
+        "sampled_log_probs": nats - 1,
     }  # fmt: skip
     arrays, carry, told = own(known, mask, own.start)
     first = (7 - 0.5 * 1.2) - (3 - 0.5 * 0.8)
@@ -180,7 +181,9 @@ def test_episodes_of_one_turn_have_the_credit_of_answers():
     old, reference = rng.normal(size=(2, 6, 4)).astype(np.float32) * mask
     reward = rng.normal(size=6).astype(np.float32)
     last = mask * (np.arange(4) == mask.sum(1, keepdims=True) - 1)
-    known = {"reward": reward, "old_log_probs": old, "reference_log_probs": reference}
+    known = {
+        "reward": reward, "old_log_probs": old, "reference_log_probs": reference, "stopped": reward > 0,
+    }  # fmt: skip
     more = {"turn": np.zeros((6, 4), int), "token_rewards": reward[:, None] * last}
     one, other = (own(k, mask, own.start)[0] for k in (known, known | more))
     for name in one:
@@ -205,7 +208,8 @@ def test_seeds_are_dealt_once_and_held_out_ones_follow():
         ({"environment": "open_boxes()"}, "'environment': there is no 'open_boxes'; did you mean 'open_box'"),
         ({"environment": "open_box(letters=40)"}, "'environment': letters must be in 1..26"),
         ({"environment": "gym(id='CartPole-v1')"}, "'environment': gym(id='CartPole-v1'): its observation_space is"),
-        ({"data": "sums()"}, "'data': an environment gives its own observations and rewards; set data=''"),
+        ({"data": "sums()"}, "'data': an environment gives its own observations and rewards, turn by turn; set data="),
+        ({"reward_shaping": "normalize()"}, "'reward_shaping': an environment gives its own"),
         ({"reward": "regex(pattern='e')"}, "'reward': an environment gives its own"),
         ({"gold": "length(target=3)"}, "'gold': an environment gives its own"),
         ({"prompts": "opening(words=2)"}, "'prompts': an environment's first observations are the prompts"),

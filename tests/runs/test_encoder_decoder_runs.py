@@ -11,7 +11,7 @@ from configs.policy import get_config
 from rmjax.errors import UserError
 from rmjax.runs import export, generate, policy
 from rmjax.train import forward, metrics
-from tests.runs.test_policy_runs import assembled, two_steps
+from tests.runs.test_policy_runs import assembled, take_steps
 
 SMALL = {
     "policy": "tiny_encoder_decoder(width=16, layers=1)", "data": "synthetic_ratings(count=80)",
@@ -94,7 +94,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_step_of_other_objectives(name):
-    moved = two_steps(config(name, **OBJECTIVES[name]))
+    _, _, moved = take_steps(config(name, **OBJECTIVES[name]))
     assert 0 < moved["transformer/encoder/blocks/up/kernel"] < 0.1 and moved["unembed"] > 0
 
 

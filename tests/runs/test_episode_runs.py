@@ -109,8 +109,8 @@ def test_a_stopped_run_ends_as_the_unbroken_one(done, tmp_path, monkeypatch):
 
 def test_a_critic_learns_from_every_turn():
     chosen = config(
-        loss="ppo() + 0.1 * clipped_value()", critic=True, rollout_epochs=2, minibatches=2, baseline="no_baseline()",
-        kl="fixed(beta=0.05)",
+        loss="ppo() + 0.1 * clipped_value()", critic="value()", rollout_epochs=2, minibatches=2,
+        baseline="no_baseline()", kl="fixed(beta=0.05)",
     )  # fmt: skip
     plan = build.plan(chosen)
     loaded = build.prompted(plan, plan.records())
@@ -124,7 +124,7 @@ def test_a_critic_learns_from_every_turn():
     assert len(made) == 4 and carry["seen"] == 32 and told["rollout/sampler_difference"] < 1e-4
     counted = sum(int((part["token_weight"] > 0).sum()) for part in made[:2])
     assert counted == round(told["rollout/length"] * 32)
-    assert {*made[0]} == {*rollout.blank(parts.rollouts, plan.credit, True)}
+    assert {*made[0]} == {*rollout.blank(parts.rollouts, plan.credit, plan.critic.offers)}
     state = parts.state
     for part in made:
         state, means = parts.step(state, parts.frozen, parts.layout.put_batch(part))

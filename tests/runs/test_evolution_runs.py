@@ -147,7 +147,7 @@ def test_a_generation_is_the_same_on_several_devices():
         ({"loss": "reinforce()"}, "'loss': evolution ranks the members of a population by their reward, and has no use "
          "for 'reinforce()'; set loss=''"),
         ({"baseline": "leave_one_out()"}, "set baseline='no_baseline()'"),
-        ({"critic": True}, "set critic=False"),
+        ({"critic": "value()"}, "set critic='none()'"),
         ({"dropout": 0.1}, "set dropout=0.0"),
         ({"minibatches": 2}, "set minibatches=1"),
         ({"adapter": "none()"}, "'adapter': evolution perturbs an adapter"),

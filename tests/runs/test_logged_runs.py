@@ -15,7 +15,6 @@ from rmjax.data import language, pipeline
 from rmjax.data.records import Text
 from rmjax.errors import UserError
 from rmjax.runs import generate, policy
-from rmjax.sampling.generate import Samples
 from rmjax.train import checkpoint, forward, metrics
 from tests.runs.conftest import write_jsonl
 
@@ -95,9 +94,7 @@ def test_text_that_is_read_as_other_tokens_is_left_out():
         ([*yes, 2], False, False),
         ([2], True, True),
     ):
-        tokens = np.array([[own]])
-        made = Samples(tokens, 0.0 * tokens, np.array([[len(own)]]), np.array([[stopped]]))
-        assert generate._read_back(made, 0, 0, "Q?", reads) == good, own
+        assert generate._read_back(np.array(own), stopped, "Q?", reads) == good, own
 
 
 @pytest.mark.parametrize(

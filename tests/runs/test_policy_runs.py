@@ -26,8 +26,8 @@ SMALL = {
 PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120}
 LOGS = {"data": "synthetic_logs(count=80)"}
 WHOLE = ("tiny", "tiny_rloo", "tiny_ppo", "tiny_reward_weighted", "tiny_dpo")
-# Relaxed needs a reward model (test_relaxed_runs), evolution a trained policy (test_evolution_runs).
-ELSEWHERE = ("tiny_relaxed", "tiny_evolution")
+# In test_relaxed_runs, test_evolution_runs and test_episode_runs.
+ELSEWHERE = ("tiny_relaxed", "tiny_evolution", "tiny_game")
 OTHERS = [name for name in NAMES if name.startswith("tiny") and name not in (*WHOLE, *ELSEWHERE)]
 
 
