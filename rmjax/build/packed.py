@@ -77,8 +77,9 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
 
 def merged(parts: Sequence[Texts]) -> Texts:
     """The texts of all parts, one part after the other."""
-    joined = [list(itertools.chain(*field)) for field in zip(*parts, strict=True)]
-    return Texts(*joined[:3], np.array(joined[3]))
+    flat = lambda lists: list(itertools.chain(*lists))
+    prompts, completions, references, stopped = zip(*parts, strict=True)
+    return Texts(flat(prompts), flat(completions), flat(references), np.concatenate(stopped))
 
 
 def written(samples: Samples, texts: Texts) -> dict[str, float]:

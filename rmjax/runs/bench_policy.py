@@ -130,7 +130,14 @@ def continuous(
     def in_batches() -> list[np.ndarray]:
         parts = zip(np.split(ids, prompts // batch), np.split(keys, prompts // batch), strict=True)
         made = [
-            sample(module, variables, own, lengths, jax.random.wrap_key_data(data), settings)
+            sample(
+                module,
+                variables,
+                own,
+                lengths,
+                jax.random.wrap_key_data(jnp.asarray(data)),
+                settings,
+            )
             for own, data in parts
         ]
         return [np.asarray(one.lengths) for one in made]
