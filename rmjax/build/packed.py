@@ -78,9 +78,9 @@ def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
 
 def merged(parts: Sequence[Texts]) -> Texts:
     """The texts of all parts, one part after the other."""
-    every = lambda field: list(itertools.chain.from_iterable(getattr(p, field) for p in parts))
-    stopped = np.concatenate([p.stopped for p in parts])
-    return Texts(every("prompts"), every("completions"), every("references"), stopped)
+    flat = lambda lists: list(itertools.chain(*lists))
+    prompts, completions, references, stopped = zip(*parts, strict=True)
+    return Texts(flat(prompts), flat(completions), flat(references), np.concatenate(stopped))
 
 
 def as_examples(samples: Samples, prompts: Prompts, encoder_ratio: float = 0.0) -> Examples:
