@@ -71,6 +71,10 @@ class Tally(NamedTuple):
     tokens: int = 0
     examples: int = 0
 
+    def compiled(self, seconds: float) -> "Tally":
+        """With a first step that took so long."""
+        return self._replace(compile_seconds=self.compile_seconds + seconds)
+
 
 def train(
     step: Callable,
@@ -100,63 +104,81 @@ def train(
     Raises: Diverged (the last good checkpoint stays), Stopped after SIGTERM (saved).
     """
     last, best = folder / "checkpoints/last", folder / "checkpoints/best"
-    tally, start, highest, carried = Tally(), 0, -np.inf, dict(carry or {})
-    if checkpoint.latest(last) is not None:
-        state = layout.put(checkpoint.restore(last, layout.get(state)))
-        about = checkpoint.about(last)
-        start, tally, highest = about["step"], Tally(*about["tally"]), about["best"]
-        highest = -np.inf if highest is None else highest
-        carried = about.get("carry", carried)
-    log = metrics.Writer(folder, start)
+    state, run = _begun(last, state, layout, carry or {})
+    log = metrics.Writer(folder, run.step)
 
-    def save():
-        finite = highest if np.isfinite(highest) else None
-        about = {**describe, "step": k, "tally": list(tally), "best": finite, "carry": carried}
-        checkpoint.save(last, k, layout.get(state), about)
+    def tell(values: Mapping[str, float]) -> None:
+        log(run.step, values)
+        progress(run.step, values)
 
-    window: list[_Update] = []
-    k, clock = start, time.perf_counter()
+    def due(often: int) -> bool:
+        return run.step == steps or run.step % often == 0
+
+    start, window, clock = run.step, [], time.perf_counter()
     with _sigterm() as stop, contextlib.closing(log):
         for item in batches(start):
-            parts, carried, told = prepare(state.params, carried, item)
+            parts, carried, told = prepare(state.params, run.carry, item)
             for part in parts:
                 for batch in unfolded(part, state.params):
                     placed = layout.put_batch(batch)
                     _settle(window)
                     state, means = step(state, frozen, placed)
                     window.append(_update(means, batch, told))
-            k += 1
-            end = k == steps
-            if k == start + 1:
+            run = run._replace(step=run.step + 1, carry=carried)
+            if run.step == start + 1:
                 jax.block_until_ready(window[-1].means)
                 now = time.perf_counter()
-                tally = tally._replace(compile_seconds=tally.compile_seconds + now - clock)
+                run = run._replace(tally=run.tally.compiled(now - clock))
                 # Their tokens are not timed.
                 clock, window = now, [u._replace(tokens=0, examples=0) for u in window]
             stopping = stop.is_set()  # asked once: a signal that comes later finds the next step
-            due = end or stopping
-            if not (due or k % every.log == 0 or k % every.validate == 0 or k % every.save == 0):
+            if not (stopping or due(every.log) or due(every.validate) or due(every.save)):
                 continue
             _check_good(layout.value(state.bad_step))  # waits for the device
-            tally, values = _close(window, tally, layout, time.perf_counter() - clock)
-            log(k, values)
-            progress(k, values)
-            window, improved = [], False
-            if end or k % every.validate == 0:
+            tally, values = _close(window, run.tally, layout, time.perf_counter() - clock)
+            run, window, improved = run._replace(tally=tally), [], False
+            tell(values)
+            if due(every.validate):
                 found = validate(state)
-                log(k, found)
-                progress(k, found)
-                if improved := found[best_metric] > highest:
-                    highest = found[best_metric]
-                    about = {**describe, "step": k, "metric": best_metric, "value": highest}
-                    checkpoint.save(best, k, {"params": layout.get(state.params)}, about)
+                tell(found)
+                if improved := found[best_metric] > run.best:
+                    run = run._replace(best=found[best_metric])
+                    about = {**describe, "step": run.step, "metric": best_metric, "value": run.best}
+                    checkpoint.save(best, run.step, {"params": layout.get(state.params)}, about)
             # After a new best too, or a resumed run could find one from its own future.
-            if due or improved or k % every.save == 0:
-                save()
-            if stopping and not end:
-                raise Stopped(f"stopped by SIGTERM after step {k} of {steps}; saved")
+            if stopping or improved or due(every.save):
+                _save(last, state, run, layout, describe)
+            if stopping and run.step < steps:
+                raise Stopped(f"stopped by SIGTERM after step {run.step} of {steps}; saved")
             clock = time.perf_counter()
-    return tally
+    return run.tally
+
+
+class _Run(NamedTuple):
+    """Where training stands beside its state: kept with each checkpoint."""
+
+    step: int
+    tally: Tally
+    best: float  # of the watched metric; -inf before the first validation
+    carry: dict[str, Any]
+
+
+def _begun(
+    last: Path, state: State, layout: Layout, carry: Mapping[str, Any]
+) -> tuple[State, _Run]:
+    """The state and run of the last checkpoint; without one `state` as it is and a run at its start."""
+    if checkpoint.latest(last) is None:
+        return state, _Run(0, Tally(), -np.inf, dict(carry))
+    about = checkpoint.about(last)
+    best = -np.inf if about["best"] is None else about["best"]
+    found = _Run(about["step"], Tally(*about["tally"]), best, about.get("carry", dict(carry)))
+    return layout.put(checkpoint.restore(last, layout.get(state))), found
+
+
+def _save(last: Path, state: State, run: _Run, layout: Layout, describe: Mapping[str, Any]) -> None:
+    best = run.best if np.isfinite(run.best) else None
+    about = {**describe, **run._asdict(), "tally": list(run.tally), "best": best}
+    checkpoint.save(last, run.step, layout.get(state), about)
 
 
 def _settle(window: list["_Update"]) -> None:
