@@ -24,7 +24,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("rmjax", "beartype.beartype").__enter__()
 
 # Begun last, each of these would run alone at the end.
-LONG = ("test_resume.py", "test_policy_runs.py", "test_step.py", "test_export.py")
+LONG = (
+    "test_resume.py",
+    "test_policy_runs.py",
+    "test_step.py",
+    "test_export.py",
+    "test_evolution_runs.py",
+    "test_encoder_decoder_runs.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -30,7 +30,7 @@ variables = jax.tree.map(move, variables)
 
 ids = [rng.integers(1, 40, n).astype(np.int32) for n in (6, 4, 2, 1)]
 prompts = packed.Prompts(ids, np.arange(B), [""] * B, [""] * B)
-rows = packed.padded(ids, P, 0)
+rows = generate.padded(ids, P, 0)
 keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
 settings = Settings(C, TEMPERATURE, stop_tokens=(2,))
 half = LanguageModel(transformers["bfloat16"])

@@ -17,6 +17,7 @@ from rmjax.data.language import Reads
 from rmjax.data.records import Pair, Text
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.models import presets
+from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Source, Transformer
 from rmjax.sampling.filters import Settings
@@ -26,7 +27,7 @@ from rmjax.train import forward, state
 TOKENIZER = Tokenizer.bytes()
 CONFIG = presets.encoder_decoder(TOKENIZER.vocab_size, width=16, layers=2, max_positions=64)
 TRANSFORMER = Transformer(CONFIG)
-POLICY, MODEL = Policy(TRANSFORMER, critic=True), LanguageModel(TRANSFORMER)
+POLICY, MODEL = Policy(TRANSFORMER, critic=Value()), LanguageModel(TRANSFORMER)
 READS = Reads(Reader(TOKENIZER, None, 10**6, True), (2,), encoder=True)
 TEMPERATURE = 0.7
 B, K, C = 6, 3, 5
