@@ -21,7 +21,7 @@ from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Source, Transformer
 from rmjax.sampling.filters import Settings
-from rmjax.sampling.generate import Samples, generate, sample_keys
+from rmjax.sampling.generate import Samples, generate, padded, sample_keys
 from rmjax.train import forward, state
 
 TOKENIZER = Tokenizer.bytes()
@@ -111,7 +111,7 @@ def alone(trained, examples):
     """log p of each token after the first, each text a row of its own with its own prompt: [N, T - 1]."""
     tokens, *places = padded(examples.tokens)
     source = Source(*padded(examples.encoder_tokens))
-    own = {k: x for k, x in trained.items() if not k.startswith("value_")}
+    own = {k: x for k, x in trained.items() if not k.startswith("critic")}
     logits, _ = MODEL.apply(state.collections(own), tokens, *places, source=source)
     log_p = jax.nn.log_softmax(logits / TEMPERATURE)[:, :-1]
     return jnp.take_along_axis(log_p, tokens[:, 1:, None], axis=2)[..., 0]
@@ -191,8 +191,8 @@ def test_what_was_sampled_is_what_training_computes():
     ids, _ = language.prompts(said_to, READS, 12)
     keys = sample_keys(jax.random.key(3), jnp.arange(B), K)
     settings = Settings(C, TEMPERATURE, stop_tokens=tuple(range(2, 60)))
-    own = {k: x for k, x in params().items() if not k.startswith("value_")}
-    given = packed.padded(ids, 12, 0)
+    own = {k: x for k, x in params().items() if not k.startswith("critic")}
+    given = padded(ids, 12, 0)
     made = generate(
         MODEL, state.collections(own), given["tokens"], given["lengths"], keys, settings
     )
