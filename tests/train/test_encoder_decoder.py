@@ -98,7 +98,7 @@ def numbered(examples, batch, rollout=False):
     return found
 
 
-def padded(texts):
+def in_rows(texts):
     """tokens, positions and segments of texts, one a row."""
     tokens, segments = np.zeros((2, len(texts), max(map(len, texts))), np.int32)
     for row, text in enumerate(texts):
@@ -109,8 +109,8 @@ def padded(texts):
 
 def alone(trained, examples):
     """log p of each token after the first, each text a row of its own with its own prompt: [N, T - 1]."""
-    tokens, *places = padded(examples.tokens)
-    source = Source(*padded(examples.encoder_tokens))
+    tokens, *places = in_rows(examples.tokens)
+    source = Source(*in_rows(examples.encoder_tokens))
     own = {k: x for k, x in trained.items() if not k.startswith("critic")}
     logits, _ = MODEL.apply(state.collections(own), tokens, *places, source=source)
     log_p = jax.nn.log_softmax(logits / TEMPERATURE)[:, :-1]
