@@ -141,7 +141,7 @@ TINY_T5 = {"policy": "tiny_encoder_decoder()", "prompts": "opening(words=2)"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 GAME = {
     "data": "",
-    "policy": "tiny_decoder(width=32, layers=1)",
+    "policy": "tiny_decoder(width=64, layers=2)",
     "environment": "open_box(letters=4)",
     # Of tokens: each turn is credited with the rewards from it on. Without entropy the second turn, which earns nothing
     # before the first is right, is no longer explored by then.
@@ -152,7 +152,8 @@ GAME = {
     "max_new_tokens": 1,  # an action is a letter
     "max_length": 24,
     "batch_size": 64,
-    "schedule": "linear(peak=3e-3)",
+    "schedule": "constant(peak=3e-3)",
+    "epochs": 3.0,
     "dtype": "float32",
 }
 NAMES = {
@@ -204,6 +205,7 @@ NAMES = {
         "batch_size": 8,
         "samples": 2,
         "train_seeds": 32,
+        "epochs": 1.0,
         "validations": 1,
         "validation_prompts": 16,
         "test_prompts": 20,
