@@ -56,6 +56,16 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
     learned = [t.name for t in terms if "data_weight" in lookup.arrays(t.function)]
     if learned:
         raise refuse("loss", f"{learned[0]} learns from texts of the data; an environment has none")
+    if any("relaxed_reward" in lookup.arrays(t.function) for t in terms):
+        raise refuse(
+            "loss",
+            "relaxed() differentiates a reward model; an environment gives rewards of its own",
+        )
+    if c.rollout_parts != 1:
+        raise refuse(
+            "rollout_parts",
+            "an environment rewards each turn before the next is sampled; set rollout_parts=1",
+        )
     if c.samples < 1:
         raise refuse("samples", "an environment is learned from by playing it; set 1 or more")
     if c.train_seeds < c.batch_size:

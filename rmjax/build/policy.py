@@ -236,6 +236,11 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
             f"config key 'policy': {config.policy} is an encoder; a policy is a causal decoder, or has one behind its "
             "encoder"
         )
+    if chosen.environment is not None and model.encodes(found.config):
+        raise UserError(
+            f"config key 'policy': {config.policy} reads prompts by an encoder, which an environment's further "
+            "observations do not reach; set a causal decoder"
+        )
     stop = found.tokenizer.id_of(found.stop)
     if stop is None:
         raise UserError(

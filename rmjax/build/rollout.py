@@ -186,7 +186,8 @@ def prepare(
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     write: what a policy does with prompts, such as `answering`.
-    carry: of `Credit`: the price of a nat, a moving baseline. All randomness comes from (seed, item.step).
+    carry: of `Credit`: the price of a nat, a moving baseline, statistics of rewards.
+    seed: with item.step it decides all randomness.
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     population: whether `write` has each sample of a prompt by another policy, a member of a population
       around `params`; what sampling said of it then stands.

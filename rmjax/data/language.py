@@ -51,6 +51,7 @@ def opened(records: Sequence[Record], words: int) -> list[Text]:
                     " ".join(parts[:words]),
                     record.weight,
                     record.reward if isinstance(record, Text) else None,
+                    stopped=record.stopped if isinstance(record, Text) else True,
                 )
             )
     if not found:

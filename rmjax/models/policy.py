@@ -17,7 +17,7 @@ class Policy(LanguageModel):
     """A language model for training: what its losses read of the tokens to predict in packed rows."""
 
     critic: Value | ActionValue | None = None
-    # What the critic reads; None: the policy's transformer.
+    # A decoder that the critic reads; None: the policy's transformer.
     critic_transformer: Transformer | None = None
 
     @nn.compact
@@ -50,7 +50,7 @@ class Policy(LanguageModel):
         offered = {"logits": self.unembed(hidden)}
         if self.critic_transformer is not None:
             own, _ = self.critic_transformer(
-                tokens, positions, segments, None, branches, source, tiles=tiles
+                tokens, positions, segments, None, branches, tiles=tiles
             )
             hidden = at_sources(own)
         return offered if self.critic is None else offered | self.critic(hidden)

@@ -16,7 +16,7 @@ from rmjax.errors import UserError
 from rmjax.models import presets
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
-from rmjax.runs import policy, progress, rewarding, sampled, speed
+from rmjax.runs import policy, progress, relaxing, rewarding, sampled, speed
 from rmjax.sampling.continuous import Waiting, stream
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import generate as sample
@@ -198,11 +198,13 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     loaded = build.prompted(chosen, chosen.records())
     found, reads = build.backbone(c, chosen, loaded)
     dtype = speed.faster_dtype() if c.dtype == "auto" else c.dtype
-    parts = build.assemble(c, chosen, loaded, found, reads, dtype)
-    reward = rewarding.make(c, "reward", policy.prompts_of(loaded), whole=chosen.words > 0)
-    # `plan` refuses samples without a reward.
-    assert parts.rollouts is not None and reward is not None
-    does = sampled.functions(c, parts, reward)
+    whole, judge = chosen.words > 0, None
+    if chosen.relaxed:
+        judge = relaxing.judge(c, reads, loaded.train, whole=whole)
+    parts = build.assemble(c, chosen, loaded, found, reads, dtype, judge=judge)
+    reward = rewarding.make(c, "reward", policy.prompts_of(loaded), whole=whole)
+    assert parts.rollouts is not None
+    does = sampled.functions(c, parts, reward or policy.no_reward)  # an environment has its own
     bounds = parts.rollouts.bounds
     prepare = rollout.prepare(
         does,
@@ -211,8 +213,10 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
         policy.player(c, chosen, parts, does),
         seed=c.seed,
         max_kl=c.max_kl,
+        population=parts.members is not None,
     )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
+    frozen = {**parts.frozen, **parts.asked}
     progress.CONSOLE.print("compiling")
     for k in itertools.count():
         start = time.perf_counter()
@@ -220,7 +224,7 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
         middle = time.perf_counter()
         for part in made:
             for batch in loop.unfolded(part, state.params):
-                state, _ = parts.step(state, parts.frozen, parts.layout.put_batch(batch))
+                state, _ = parts.step(state, frozen, parts.layout.put_batch(batch))
         jax.block_until_ready(state)
         if k < 2:
             continue

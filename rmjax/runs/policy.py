@@ -244,7 +244,7 @@ def _tools(
     log_probs = likelihood.make_log_probs(
         parts.module.apply, parts.layout, parts.frozen, parts.backbone.tokenizer.pad_id
     )
-    does = sampled.functions(config, parts, rewards.get("reward", _no_reward))
+    does = sampled.functions(config, parts, rewards.get("reward", no_reward))
     play = player(config, chosen, parts, does)
     if chosen.environment is not None:
         return _Tools(log_probs, None, episodes.writer(config, parts, does, play), does, play)
@@ -279,7 +279,8 @@ def player(
     return rollout.answering(does, tokenizer, encoder_ratio=ratio, parts=config.rollout_parts)
 
 
-def _no_reward(texts: Texts) -> np.ndarray:
+def no_reward(texts: Texts) -> np.ndarray:
+    """Of texts that nobody rewards, or an environment does: 0 [N]."""
     return np.zeros(len(texts.completions), np.float32)
 
 

@@ -214,6 +214,8 @@ def test_seeds_are_dealt_once_and_held_out_ones_follow():
         ({"gold": "length(target=3)"}, "'gold': an environment gives its own"),
         ({"prompts": "opening(words=2)"}, "'prompts': an environment's first observations are the prompts"),
         ({"loss": "mle() + reinforce()"}, "'loss': mle learns from texts of the data; an environment has none"),
+        ({"loss": "relaxed()"}, "'loss': relaxed() differentiates a reward model; an environment gives rewards"),
+        ({"rollout_parts": 2}, "'rollout_parts': an environment rewards each turn before the next is sampled"),
         ({"samples": 0}, "'samples': an environment is learned from by playing it"),
         ({"train_seeds": 7}, "'train_seeds': 7 are fewer than batch_size=8"),
         ({"max_length": 10}, "'max_length': 10 holds no first observation (max_prompt=8) with an action"),
@@ -224,3 +226,12 @@ def test_lines_that_mean_nothing_beside_an_environment_are_refused(lines, messag
     with pytest.raises(UserError) as error:
         build.plan(config(**lines))
     assert message in str(error.value)
+
+
+def test_an_encoder_plays_no_game():
+    c = config(policy="tiny_encoder_decoder()", train_seeds=8)
+    plan = build.plan(c)
+    with pytest.raises(
+        UserError, match="'policy': tiny_encoder_decoder.* reads prompts by an encoder"
+    ):
+        build.backbone(c, plan, plan.records())

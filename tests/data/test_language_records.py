@@ -1,5 +1,6 @@
 """What a language model learns of a record: its targets, its stop, its pieces, and where rows keep each of them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -151,6 +152,9 @@ def test_opening_words_become_prompts():
     rated = RatedText("i", "d", "o", "a fine old film", 1.0, weight=0.5)
     found = language.opened([rated, text("too short")], 2)
     assert [(r.prompt, r.text, r.weight, r.document) for r in found] == [("a fine", " old film", 0.5, "o")]  # fmt: skip
+    cut = dataclasses.replace(text("a log that was cut"), reward=1.0, stopped=False)
+    opened = language.opened([cut, rated], 2)
+    assert [(r.reward, r.stopped) for r in opened] == [(1.0, False), (None, True)]
     with pytest.raises(UserError, match="no text has more than 4 words"):
         language.opened([rated], 4)
     with pytest.raises(UserError, match=r"these data have prompts, so use prompts='given\(\)'"):

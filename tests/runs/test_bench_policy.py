@@ -5,6 +5,7 @@ import json
 import pytest
 
 from configs.policy import get_config
+from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import bench_policy
 
@@ -47,3 +48,28 @@ def test_rollouts_are_counted(capsys):
     assert line["completions_per_second"] > 0 and 0 < line["share_of_updates"] < 1
     with pytest.raises(UserError, match="'samples': must be at least 1 where rollouts"):
         bench_policy.rollouts(config=get_config("tiny").lock())
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("tiny_game", {"train_seeds": 8, "policy": "tiny_decoder(width=16, layers=1)"}),
+        (
+            "tiny_evolution",
+            {"policy": "tiny_decoder(width=16, layers=1)", "samples": 2, "max_new_tokens": 2},
+        ),
+    ],
+)
+def test_rollouts_of_environments_and_populations_are_measured(name, lines, monkeypatch):
+    config = get_config(name)
+    config.update({"parallel": "one_device()", "dtype": "float32", "batch_size": 4, **lines})
+    populations, prepare = [], rollout.prepare
+
+    def watched(*args, **options):
+        populations.append(options["population"])
+        return prepare(*args, **options)
+
+    monkeypatch.setattr(rollout, "prepare", watched)
+    (line,) = bench_policy.rollouts(config=config.lock(), seconds=0.01)
+    assert line["completions_per_second"] > 0 and 0 < line["share_of_updates"] < 1
+    assert populations == [name == "tiny_evolution"]  # a population is not measured once more

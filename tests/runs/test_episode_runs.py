@@ -116,7 +116,7 @@ def test_a_critic_learns_from_every_turn():
     loaded = build.prompted(plan, plan.records())
     found, reads = build.backbone(chosen, plan, loaded)
     parts = build.assemble(chosen, plan, loaded, found, reads, "float32")
-    does = sampled.functions(chosen, parts, policy._no_reward)
+    does = sampled.functions(chosen, parts, policy.no_reward)
     prepare = rollout.prepare(
         does, plan.credit, parts.rollouts.bounds, episodes.player(chosen, parts, plan.environment), seed=0, max_kl=9.0,
     )  # fmt: skip
