@@ -66,6 +66,10 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
             "rollout_parts",
             "an environment rewards each turn before the next is sampled; set rollout_parts=1",
         )
+    if c.baseline.startswith("moving_average"):
+        raise refuse(
+            "baseline", "an average of whole returns is none of what later turns earn; use leave_one_out()"
+        )  # fmt: skip
     if c.samples < 1:
         raise refuse("samples", "an environment is learned from by playing it; set 1 or more")
     if c.train_seeds < c.batch_size:

@@ -216,6 +216,7 @@ def test_seeds_are_dealt_once_and_held_out_ones_follow():
         ({"loss": "mle() + reinforce()"}, "'loss': mle learns from texts of the data; an environment has none"),
         ({"loss": "relaxed()"}, "'loss': relaxed() differentiates a reward model; an environment gives rewards"),
         ({"rollout_parts": 2}, "'rollout_parts': an environment rewards each turn before the next is sampled"),
+        ({"baseline": "moving_average()"}, "'baseline': an average of whole returns is none of what later turns earn"),
         ({"samples": 0}, "'samples': an environment is learned from by playing it"),
         ({"train_seeds": 7}, "'train_seeds': 7 are fewer than batch_size=8"),
         ({"max_length": 10}, "'max_length': 10 holds no first observation (max_prompt=8) with an action"),
