@@ -13,8 +13,8 @@ tiny_logged: learns from answers that another policy wrote, by their rewards and
            --config.data="file(path='logs.jsonl')", lines as experiments.generate --logs writes them
 sentiment_relaxed: through a reward model of the policy's own vocabulary, configs/reward.py:ratings_gpt in
            runs/ratings_gpt; tiny_relaxed: runs/tiny_bytes, any --config.model="tiny_decoder()"
-tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; seconds. tiny_t5_mle, tiny_t5_rloo: an
-           encoder–decoder, whose encoder reads the prompt and whose decoder answers.
+tiny, and tiny_OBJECTIVE: a smaller model over bytes, on made-up texts; a minute, mostly compiling. tiny_t5_mle,
+           tiny_t5_rloo: an encoder–decoder, whose encoder reads the prompt and whose decoder answers.
            tiny_evolution goes on from tiny (runs/tiny, which with --config.epochs=20 has learned to spell).
 Change any line from the shell: --config.loss="mle() + 0.5 * reinforce()"
 """

@@ -11,7 +11,7 @@ hh_minilm, hh, hh_lora: MiniLM, SmolLM2, and an adapter on SmolLM2, on your copy
          --config.data="file(path='harmless-base.jsonl.gz', domain='hh')"
 chinese: a small encoder over bytes, from scratch, on classes of Chinese texts:
          --config.data="file(path='train.json', classes='Negative,Positive', domain='reviews')"
-tiny, tiny_pairs: small models on made-up texts; seconds.
+tiny, tiny_pairs: small models on made-up texts; a minute, mostly compiling.
 Change any line from the shell: --config.loss="hinge(margin=1.0)" --config.group_size=4
 """
 

@@ -78,6 +78,11 @@ def _choose(
 
     Raises: UserError where it names none.
     """
+    if argv and argv[0].lstrip("-") in ("help", "h"):
+        for name, run in runs.items():
+            print(f"{name:12} {(inspect.getdoc(run) or '').splitlines()[0]}")
+        print("--help behind a name lists its flags")
+        sys.exit(0)
     if not argv or argv[0] not in runs:
         given = f", not {argv[0]!r}" if argv else ""
         raise UserError(f"say first which: {', '.join(runs)}{given}; then --help lists its flags")

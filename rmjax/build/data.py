@@ -165,7 +165,8 @@ def _check(parts: list[list[Record]], first: str, validation: str) -> None:
     for part, name in zip(parts, splits.SPLITS, strict=True):
         if not part:
             raise UserError(
-                f"config key 'data': no record of {first} falls into {name}; name files for each split"
+                f"config key 'data': no record of {first} falls into {name} (validation and test are a tenth of the "
+                "documents each); give more documents, or a file for each: validation='...', test='...'"
             )
     if not {r.domain for r in parts[0]} & {r.domain for r in parts[1]}:
         raise UserError(

@@ -61,9 +61,9 @@ def _without_output(found: Backbone) -> Backbone:
     return found._replace(weights=kept)
 
 
-def stored(source: str) -> Backbone:
-    """All that a `source` of `pretrained` holds, output embeddings ("unembed") included."""
-    path = _path(source)
+def stored(source: str, *, key: str = "model") -> Backbone:
+    """All that a `source` of `pretrained` holds, output embeddings ("unembed") included; key: of the config."""
+    path = _path(source, key)
     pooling, most, labels = "", 0, ()
     if path.suffix == ".gguf":
         read = gguf.load(path)
@@ -86,7 +86,7 @@ def stored(source: str) -> Backbone:
     return Backbone(config, weights, tokenizer, pooling or usual, made, most, labels, stop)
 
 
-def _path(source: str) -> Path:
+def _path(source: str, key: str) -> Path:
     """The folder or .gguf file that a `source` names, fetched where it is not here.
 
     Raises: UserError if there is none.
@@ -102,12 +102,12 @@ def _path(source: str) -> Path:
             found = snapshot_download(name, revision=revision or None, allow_patterns=wanted)
         except Exception as error:  # the hub's and the network's errors share no class
             raise UserError(
-                f"config key 'model': {source} cannot be fetched: {error}; a local folder needs no network"
+                f"config key '{key}': {source} cannot be fetched: {error}; a local folder needs no network"
             ) from error
         return Path(found)
     path = Path(source)
     if not (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
-        raise UserError(f"config key 'model': there is no {source!r}; name a folder with config.json, "
+        raise UserError(f"config key '{key}': there is no {source!r}; name a folder with config.json, "
                         "model.safetensors and tokenizer.json, a .gguf file, 'minilm', 'smollm2' or "
                         "hf://ORG/NAME")  # fmt: skip
     return path
@@ -158,17 +158,21 @@ def trained(*, workdir: str, pooling: str = "last") -> Backbone:
     return _without_output(finished(workdir))._replace(pooling=pooling)
 
 
-def finished(workdir: str) -> Backbone:
-    """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder."""
+def finished(workdir: str, *, key: str = "model") -> Backbone:
+    """The language model that a run of experiments.optimize_policy trained, adapters merged, from its folder.
+
+    key: of the config that names it.
+    """
     best = Path(workdir) / "checkpoints/best"
     if checkpoint.latest(best) is None:
         raise UserError(
-            f"config key 'model': {workdir} holds no checkpoints/best; name the folder of a finished run"
+            f"config key '{key}': {workdir} holds no checkpoints/best; name the folder of a finished run of "
+            "experiments.optimize_policy, or train it first"
         )
     about = checkpoint.about(best)
     if "stop" not in about:
         raise UserError(
-            f"config key 'model': {workdir} is a reward model's run, not a language model's"
+            f"config key '{key}': {workdir} is a reward model's run, not a language model's"
         )
     params = merged(Path(workdir), about)
     template = about["template"] and chat.Template(**about["template"])

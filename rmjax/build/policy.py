@@ -58,12 +58,12 @@ def gpt(
 
 def pretrained(*, source: str) -> Backbone:
     """A pretrained language model, causal or T5: "smollm2", a Hugging Face folder, hf://ORG/NAME or a .gguf file."""
-    return model.stored(source)
+    return model.stored(source, key="policy")
 
 
 def trained(*, workdir: str) -> Backbone:
     """The language model that an earlier run of experiments.optimize_policy trained, from its folder."""
-    return model.finished(workdir)
+    return model.finished(workdir, key="policy")
 
 
 POLICIES = {

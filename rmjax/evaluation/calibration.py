@@ -58,7 +58,8 @@ def figures(logit: np.ndarray, target: np.ndarray, resamples: Resamples) -> dict
     bins = np.full(logit.shape, -1)
     bins[counted] = _bins(prediction[counted])
     total = resamples.pair_sums(counted)
-    square, log = (np.square(prediction - share), log_score(logit, target))
+    # Of a tie too: not against the half that both orders agree with on average.
+    square, log = np.square(special.expit(logit) - target), log_score(logit, target)
     off = np.where(counted, prediction - share, 0.0)
     error = sum(np.abs(resamples.pair_sums(np.where(bins == b, off, 0.0))) for b in range(BINS))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -76,9 +77,8 @@ def given_pairs(
     prediction, share = _preferred(logit, target)
     bins = _bins(prediction)
     off = np.where(bins[:, None] == np.arange(BINS), (prediction - share)[:, None], 0.0)
-    rest = np.stack(
-        [np.ones(len(logit)), np.square(prediction - share), log_score(logit, target)], 1
-    )
+    square = np.square(special.expit(logit) - target)
+    rest = np.stack([np.ones(len(logit)), square, log_score(logit, target)], 1)
     sums = resamples.sums(np.concatenate([off, rest], axis=1))
     total = sums[:, BINS]
     with np.errstate(invalid="ignore", divide="ignore"):  # no pair at all, or none in a resample

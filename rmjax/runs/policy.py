@@ -123,8 +123,8 @@ def _size(parts: build.Parts) -> str:
     """How long the run is, and how large its steps."""
     if parts.rollouts is not None:
         bounds = parts.rollouts.bounds
-        return (f"{parts.rollouts.steps} rollouts of {bounds.prompts} x {bounds.group_size} samples, "
-                f"{parts.rollouts.updates} updates")  # fmt: skip
+        return (f"rollouts: {parts.rollouts.steps} of {bounds.prompts} x {bounds.group_size} samples, "
+                f"updates: {parts.rollouts.updates}")  # fmt: skip
     shape = parts.batches.shape
     return (f"{len(parts.batches)} steps of {shape.rows} x {shape.row_length} tokens "
             f"({parts.batches.padding:.1%} padding)")  # fmt: skip

@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
             {"path": rated, "test": rated, "validation": pairs},
             "the files mix pairs and texts",
         ),
-        ({"path": few}, "few.jsonl falls into .*; name files for each split"),
+        ({"path": few}, "few.jsonl falls into .*; give more documents, or a file for each"),
         ({"path": rated, "low": 3, "high": 1}, "low=3 is not below high=1"),
     ):
         with pytest.raises(UserError, match=f"config key 'data': .*{text}"):
