@@ -1,6 +1,7 @@
 """The command line: a newcomer's mistakes are one clear paragraph and exit code 2; --help is no mistake."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -276,3 +277,18 @@ launch.main(run)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10_000  # of 5 x 32,768 pages
+
+
+def test_help_of_several_runs_lists_them(monkeypatch, capsys):
+    def first():
+        """Does one thing."""
+
+    def second():
+        """Does another."""
+
+    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        launch.main({"first": first, "second": second})
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"first +Does one thing\.\nsecond +Does another\.\n", printed)

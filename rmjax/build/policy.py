@@ -27,6 +27,7 @@ from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
+from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.environments.protocol import Environment
@@ -277,15 +278,7 @@ def assemble(
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:
         texts = logged.rewarded(texts, rewards, chosen.credit, chosen.reads, most)
-    batches = pipeline.batches(
-        texts,
-        seed=c.seed,
-        epochs=c.epochs,
-        batch_size=c.batch_size,
-        rows_multiple=layout.ways * c.microbatches,
-        pad_id=found.tokenizer.pad_id,
-        tiling=None if c.samples or reads.encoder else pipeline.Tiling(attention.TILE, causal=True),
-    )
+    batches = _batches(c, texts, reads, layout.ways)
     transformer = model.transformer(
         found.config, dtype, dropout=c.dropout, remat=c.remat, adapter=adapter
     )
@@ -305,9 +298,7 @@ def assemble(
         notes = [*notes, *more]
         first = rollout.blank(sampling, chosen.credit, chosen.critic.offers)
     else:
-        more = {"reference_log_probs": "token_weight"} if _referred(chosen.reads) else {}
-        more |= {"kto_point": "text_weight"} if "kto_point" in chosen.reads else {}
-        first = first | {name: first[like] for name, like in more.items()}
+        first = _compared(first, chosen.reads)
     updates = sampling.updates if sampling else len(batches)
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
@@ -337,6 +328,27 @@ def assemble(
         sum(x.size for x in params.values()),
         [*loaded.notes, *notes],
     )
+
+
+def _batches(config: Any, texts: Examples, reads: Reads, ways: int) -> pipeline.Batches:
+    """Those of the data set."""
+    c, tiled = config, not (config.samples or reads.encoder)
+    return pipeline.batches(
+        texts,
+        seed=c.seed,
+        epochs=c.epochs,
+        batch_size=c.batch_size,
+        rows_multiple=ways * c.microbatches,
+        pad_id=reads.reader.tokenizer.pad_id,
+        tiling=pipeline.Tiling(attention.TILE, causal=True) if tiled else None,
+    )
+
+
+def _compared(batch: Mapping[str, Any], reads: set[str]) -> Mapping[str, Any]:
+    """A batch of the data with arrays of the names and shapes that the stage before the step adds."""
+    more = {"reference_log_probs": "token_weight"} if _referred(reads) else {}
+    more |= {"kto_point": "text_weight"} if "kto_point" in reads else {}
+    return {**batch, **{name: batch[like] for name, like in more.items()}}
 
 
 def _goal(

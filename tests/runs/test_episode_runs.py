@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import signal
 import string
 
 import gymnasium
@@ -16,6 +14,7 @@ from rmjax.build import policy as build
 from rmjax.build import rollout
 from rmjax.runs import episodes, policy, sampled
 from rmjax.train import checkpoint, metrics
+from tests.runs.stopping import stopped_and_gone_on
 
 NAME = "rmjax_tests/Typist-v0"
 
@@ -88,18 +87,7 @@ def test_transcripts_are_kept_and_shown(done):
 
 def test_a_stopped_run_ends_as_the_unbroken_one(done, tmp_path, monkeypatch):
     whole, wanted = done
-    item = rollout.Plan.item
-
-    def stop(self, step):
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return item(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rollout.Plan, "item", stop)
-        assert policy.run(config=config(), workdir=str(tmp_path)) == {"finished": False}
-    assert checkpoint.latest(tmp_path / "checkpoints/last") == 6
-    found = policy.run(config=config(), workdir=str(tmp_path))
+    found = stopped_and_gone_on(config(), tmp_path, monkeypatch, at=5)
     assert found["metrics"] == wanted["metrics"]
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, tmp_path)]
     jax.tree.map(np.testing.assert_array_equal, *ends)

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 
 import jax
@@ -16,6 +14,7 @@ from rmjax.build import rollout
 from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
 from rmjax.train import checkpoint, metrics
+from tests.runs.stopping import stopped_and_gone_on
 
 B, M = 8, 16
 SMALL = {
@@ -74,18 +73,7 @@ def test_results_and_report_are_those_of_any_policy_run(evolved):
 
 def test_a_stopped_run_ends_as_the_unbroken_one(evolved, tmp_path, monkeypatch):
     lines, whole, wanted = evolved
-    item = rollout.Plan.item
-
-    def stop(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return item(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rollout.Plan, "item", stop)
-        assert policy.run(config=lines, workdir=str(tmp_path)) == {"finished": False}
-    assert checkpoint.latest(tmp_path / "checkpoints/last") == 3
-    found = policy.run(config=lines, workdir=str(tmp_path))
+    found = stopped_and_gone_on(lines, tmp_path, monkeypatch, at=2)
     assert found["metrics"] == wanted["metrics"] and found["best_step"] == wanted["best_step"]
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, tmp_path)]
     jax.tree.map(np.testing.assert_array_equal, *ends)

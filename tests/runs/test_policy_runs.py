@@ -3,8 +3,6 @@
 import functools
 import json
 import math
-import os
-import signal
 
 import jax
 import numpy as np
@@ -17,6 +15,7 @@ from rmjax.errors import UserError
 from rmjax.runs import policy, rewarding, sampled
 from rmjax.train import checkpoint, loop, metrics
 from tests.build.test_critic import saved
+from tests.runs.stopping import stopped_and_gone_on
 
 SMALL = {
     "policy": "tiny_decoder(width=16, layers=1)", "data": "synthetic_ratings(count=80)", "parallel": "one_device()",
@@ -129,18 +128,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     lines = config("tiny_reinforce", **CARRIED)
     wanted = policy.run(config=lines, workdir=str(whole))
-    item = rollout.Plan.item
-
-    def stop(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return item(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rollout.Plan, "item", stop)
-        assert policy.run(config=lines, workdir=str(broken)) == {"finished": False}
-    assert checkpoint.latest(broken / "checkpoints/last") == 3
-    found = policy.run(config=lines, workdir=str(broken))
+    found = stopped_and_gone_on(lines, broken, monkeypatch, at=2)
     assert "going on from step 3" in " ".join(capsys.readouterr().err.split())
     assert found["metrics"] == wanted["metrics"] and found["best_step"] == wanted["best_step"]
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, broken)]

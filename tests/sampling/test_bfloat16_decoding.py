@@ -2,12 +2,10 @@
 switch off optimizations, without which a CPU has no such products."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+
+from tests import optimized
 
 CODE = """
 import json
@@ -49,17 +47,7 @@ print(json.dumps({"sampled": sampled.tolist(), **told}))
 
 
 def test_log_probs_of_bfloat16_samples_are_those_of_the_training_forward():
-    changed = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    environment = {k: v for k, v in os.environ.items() if k not in changed}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = {name: np.array(x) for name, x in json.loads(done.stdout).items()}
+    found = {name: np.array(x) for name, x in json.loads(optimized.run(CODE)).items()}
     assert len(found["sampled"]) > 60 and found["sampled"].std() > 0.2  # far from uniform
     np.testing.assert_allclose(found["sampled"], found["bfloat16"], atol=2e-2)
     assert np.any(np.abs(found["sampled"] - found["float32"]) > 1e-3)  # it was in bfloat16

@@ -1,11 +1,8 @@
 """The step in bfloat16, compiled as users have it: tests switch off optimizations, among them those that may fail."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
+
+from tests import optimized
 
 CODE = """
 import jax
@@ -23,16 +20,6 @@ for dtype in training.DTYPES:
 
 
 def test_a_fully_optimized_step_agrees_with_float32():
-    changed = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    environment = {k: v for k, v in os.environ.items() if k not in changed}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    full, half = (np.array(line.split(), float) for line in done.stdout.splitlines())
+    full, half = (np.array(line.split(), float) for line in optimized.run(CODE).splitlines())
     np.testing.assert_allclose(half, full, rtol=2e-2)
     assert np.any(half != full)

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -193,3 +194,10 @@ def test_a_part_may_be_made_of_the_parameters_once_it_is_its_turn(tmp_path):
     assert tally.steps == 9 and len(seen) == 3
     for k, (before, now) in enumerate(seen):
         assert now == pytest.approx(before - 0.1 * (before - np.sin(k)), rel=1e-5)
+
+
+def test_an_update_is_over_before_the_next_one_begins():
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: jnp.tanh(y @ y), x))
+    means = {"loss": slow(jnp.eye(400))}
+    loop._settle([loop._Update(means, 0, 0, {})])
+    assert means["loss"].is_ready()
