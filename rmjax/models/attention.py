@@ -99,6 +99,12 @@ def _mix(weights, value, dtype):
     return rearrange(mixed, "r k g t e -> r t (k g) e")
 
 
+def rounded(x: Float[Array, "*S"], dtype: str) -> Float[Array, "*S"]:
+    """x as `dtype` would hold it, in the type that it has."""
+    kept = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(x, kept.nexp, kept.nmant)
+
+
 def _product(pattern: str, a: Array, b: Array, dtype: str) -> Array:
     return jnp.einsum(
         pattern,
@@ -139,6 +145,7 @@ class Attention(nn.Module):
     ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
         """Mixes tokens where the mask allows; the cache comes back with these tokens' keys and values in it.
 
+        A cache may be of float32 where products are not: it then holds what those would round to.
         tiles: mask and bias [M, .., B, B] are of these pairs of tiles; None: of whole rows [R, .., T, S].
         turn: rotation of queries and keys. cache: {"key", "value" [R, K, S, E], "length" []}.
         """
@@ -157,7 +164,10 @@ class Attention(nn.Module):
             k = Norm("rms", self.qk_norm_eps, name="key_norm")(k)
         if turn is not None:
             q, k = places.rotate(q, turn), places.rotate(k, turn)
+        products = self.dtype
         if cache is not None:
+            products = str(cache["key"].dtype)
+            q, k, v = (rounded(y, self.dtype) for y in (q, k, v))
             start = (0, 0, cache["length"], 0)
             put = lambda slots, new: jax.lax.dynamic_update_slice(
                 slots, rearrange(new, "r t k e -> r k t e").astype(slots.dtype), start
@@ -165,7 +175,7 @@ class Attention(nn.Module):
             cache |= {"key": put(cache["key"], k), "value": put(cache["value"], v)}
             k, v = (rearrange(cache[name], "r k s e -> r s k e") for name in ("key", "value"))
         if tiles is None:
-            mixed = attend(q, k, v, mask, self.dtype, self.scale, bias)
+            mixed = attend(q, k, v, mask, products, self.scale, bias)
         else:
             mixed = attend_tiles(q, k, v, mask, tiles, self.dtype, self.scale, bias)
         output = Dense(x.shape[-1], self.dtype, self.biases == "all", self.adapter, name="output")

@@ -14,7 +14,16 @@ from jaxtyping import Array, Float, Int
 
 from rmjax.models import positions as places
 from rmjax.models.attention import Attention, Tiles, take
-from rmjax.models.layers import PRECISION, Adapter, Dense, Dropout, Norm, gelu, project_few
+from rmjax.models.layers import (
+    PRECISION,
+    Adapter,
+    Dense,
+    Dropout,
+    Norm,
+    gelu,
+    project_few,
+    project_jointly,
+)
 
 ACTIVATIONS = {
     "gelu": gelu,
@@ -155,8 +164,13 @@ class Block(nn.Module):
             dense = lambda width, name: Dense(
                 width, self.dtype, c.biases == "all", self.adapter, name=name
             )
-            act, up = ACTIVATIONS[c.activation], dense(c.mlp_width, "up")(y, shared.row)
-            up = act(dense(c.mlp_width, "gate")(y, shared.row)) * up if c.gated else act(up)
+            act, names = ACTIVATIONS[c.activation], ("up", "gate") if c.gated else ("up",)
+            inner = [dense(c.mlp_width, name) for name in names]
+            if shared.length is None:
+                made = [part(y, shared.row) for part in inner]
+            else:  # decoding, whose loop joins kernels once
+                made = project_jointly(inner, y, shared.row)
+            up = made[0] * act(made[1]) if c.gated else act(made[0])
             return dense(c.width, "down")(up, shared.row)
 
         parts = {"attention": itself, "cross": encoder, "mlp": mlp}

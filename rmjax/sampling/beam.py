@@ -77,7 +77,7 @@ def search(
     rows, wide = len(tokens), len(tokens) * beams
     settings = filters.Settings(max_new_tokens, temperature=0.0, stop_tokens=stop_tokens)
     unused = generate.sample_keys(jax.random.key(0), jnp.arange(rows), 1)
-    weights = generate.layered(variables)
+    weights = generate.layered(variables, model.transformer.dtype)
     begun = generate.start(model, weights, tokens, lengths, unused, settings)
     each = lambda x: jnp.repeat(x, beams, axis=0) if x.ndim else x
     prompt, penalty = each(begun.prompt)[:, None], lambda n: ((5 + n) / 6) ** length_penalty

@@ -56,7 +56,8 @@ def stream(
     few = replaced or max(rows // 8, 1)
     if not 1 <= few <= rows:
         raise ValueError(f"rows {rows} and replaced {replaced} must be in 1 <= replaced <= rows")
-    weights, waiting, room = jax.jit(layered)(variables), iter(prompts), 0
+    weights = jax.jit(layered, static_argnums=1)(variables, model.transformer.dtype)
+    waiting, room = iter(prompts), 0
     first = next(waiting, None)
 
     def fitting() -> Iterator[Waiting]:

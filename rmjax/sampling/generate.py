@@ -82,7 +82,7 @@ def generate(
 
     Raises: ValueError on settings outside their range, an encoder, or more tokens than learned positions.
     """
-    weights = layered(variables)
+    weights = layered(variables, model.transformer.dtype)
     state = start(model, weights, tokens, lengths, keys, settings)
     return decode(model, weights, state, settings).samples
 
@@ -118,7 +118,10 @@ def start(
         prompt, last = jnp.ones_like(lengths), jnp.zeros_like(last)  # the decoder begins with a 0
         trunk = (jnp.zeros((rows, 1), jnp.int32),) * 3  # a token of padding
     shared = trunk[0].shape[1]
-    cache = empty_cache(config, rows, shared + new * samples, dtype)
+    # Where no heads share keys, XLA on CPU would convert all of a bfloat16 cache at every step.
+    converts = jax.default_backend() == "cpu" and config.kv_heads == config.heads
+    kept = "float32" if converts else dtype
+    cache = empty_cache(config, rows, shared + new * samples, kept)
     cache |= {name: _cut(cache[name]) for name in ("key", "value")}
     if shared:
         _, cache = read(model, weights, cache, *trunk, **options)
@@ -216,11 +219,12 @@ def _fits(config: Any, total: int) -> None:
         )
 
 
-def layered(variables: PyTree) -> PyTree:
-    """The weights as decoding reads them fastest: each layer's an array of its own, kernels transposed."""
+def layered(variables: PyTree, dtype: str) -> PyTree:
+    """The weights as decoding reads them fastest: each layer's an array of its own, and kernels either of the products'
+    type or, where that is float32, transposed."""
     found = {}
     for path, x in flatten_dict(variables).items():
-        if path[-1] == "kernel":
+        if path[-1] == "kernel" and dtype == "float32":
             path, x = (*path[:-1], "transposed"), jnp.swapaxes(jnp.asarray(x), -1, -2)
         found[path] = _cut(x) if "blocks" in path else x
     return unflatten_dict(found)

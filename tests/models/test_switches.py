@@ -177,3 +177,17 @@ def test_an_adapters_dropout_is_on_its_own_product_alone():
     np.testing.assert_array_equal(on(variables), apply(variables, *inputs)[0])  # 0 times anything
     moved = variables | {"lora": jax.tree.map(lambda x: x + 0.2, variables["lora"])}
     assert np.abs(on(moved) - apply(moved, *inputs)[0]).max() > 1e-2
+
+
+def test_a_float32_cache_under_bfloat16_products_holds_what_those_round_to():
+    variables, apply = make(ROTARY, dtype="bfloat16")
+    caches = [empty_cache(ROTARY, R, T, dtype) for dtype in ("float32", "bfloat16")]
+    (wide, kept), (half, want) = (
+        apply(variables, TOKENS, POSITIONS, ONE, cache=cache) for cache in caches
+    )
+    for name in ("key", "value"):
+        assert kept[name].dtype == jnp.float32
+        rounded = kept[name][0].astype(jnp.bfloat16)  # the first layer's, before any sums differ
+        np.testing.assert_array_equal(kept[name][0], rounded.astype(jnp.float32))
+        np.testing.assert_array_equal(rounded, want[name][0])
+    np.testing.assert_allclose(wide, half, atol=5e-2)

@@ -4,11 +4,12 @@ switch off optimizations, without which a CPU has no such products."""
 import json
 
 import numpy as np
+import pytest
 
 from tests import optimized
 
 CODE = """
-import json
+import dataclasses, json
 import jax, jax.numpy as jnp, numpy as np
 from rmjax.build import packed
 from rmjax.models import presets
@@ -20,7 +21,8 @@ from rmjax.train import forward, state
 
 B, P, K, C, TEMPERATURE = 4, 6, 3, 8, 0.7
 rng, one = np.random.default_rng(0), jnp.ones((1, 1), jnp.int32)
-transformers = {d: Transformer(presets.decoder(40, 32, 2, 32), d) for d in ("bfloat16", "float32")}
+config = dataclasses.replace(presets.decoder(40, 32, 2, 32), OPTIONS)
+transformers = {d: Transformer(config, d) for d in ("bfloat16", "float32")}
 policies = {d: Policy(t) for d, t in transformers.items()}
 variables = jax.jit(policies["float32"].init)(jax.random.key(1), one, one - 1, one, one - 1)
 move = lambda x: jnp.asarray(x + 0.1 * rng.normal(size=x.shape), jnp.float32)
@@ -46,8 +48,11 @@ print(json.dumps({"sampled": sampled.tolist(), **told}))
 """
 
 
-def test_log_probs_of_bfloat16_samples_are_those_of_the_training_forward():
-    found = {name: np.array(x) for name, x in json.loads(optimized.run(CODE)).items()}
+# Where heads share keys the cache is bfloat16, else float32 (on CPU).
+@pytest.mark.parametrize("options", ["", "kv_heads=1, gated=True, activation='silu'"])
+def test_log_probs_of_bfloat16_samples_are_those_of_the_training_forward(options):
+    code = CODE.replace("OPTIONS", f"**dict({options})")
+    found = {name: np.array(x) for name, x in json.loads(optimized.run(code)).items()}
     assert len(found["sampled"]) > 60 and found["sampled"].std() > 0.2  # far from uniform
     np.testing.assert_allclose(found["sampled"], found["bfloat16"], atol=2e-2)
     assert np.any(np.abs(found["sampled"] - found["float32"]) > 1e-3)  # it was in bfloat16

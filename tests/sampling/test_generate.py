@@ -172,7 +172,7 @@ def test_decoding_stops_where_enough_rows_have_ended_and_goes_on_from_there():
     model, variables = make("gpt2")
     settings = Settings(12, stop_tokens=tuple(range(6)))
     keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
-    weights = generate.layered(variables)
+    weights = generate.layered(variables, "float32")
     compiled = jax.jit(generate.decode, static_argnames=("model", "settings"))
     state = generate.start(model, weights, jnp.asarray(TOKENS), LENGTHS, keys, settings)
     want = run("gpt2", settings)
