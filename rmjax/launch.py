@@ -1,10 +1,8 @@
 """From a command line to a run: flags, help, and errors that fit one paragraph. The one file that exits."""
 
-import ctypes
 import difflib
 import inspect
 import os
-import platform
 import re
 import runpy
 import sys
@@ -16,25 +14,10 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from rmjax import memory
 from rmjax.errors import UserError
 
-
-def _keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next one.
-
-    Else large buffers go back to the system after every step, and page faults take about a quarter of a step on CPU.
-    It works only before other libraries start threads, which have memory of their own from then on: so at import,
-    which experiments do first.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mmap_max, trim_threshold, arena_max = -4, -1, -8  # as malloc.h numbers them
-    for option, value in ((mmap_max, 0), (trim_threshold, -1), (arena_max, 1)):
-        mallopt(option, value)
-
-
-_keep_freed_memory()
+memory.keep_freed()  # at import, which experiments do first
 
 DEFINE: dict[type, Callable] = {
     str: flags.DEFINE_string,

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from rmjax import memory
 from rmjax.train import checkpoint, metrics
 from rmjax.train.parallel import Layout
 from rmjax.train.state import State
@@ -129,6 +130,7 @@ def train(
                 jax.block_until_ready(window[-1].means)
                 now = time.perf_counter()
                 run = run._replace(tally=run.tally.compiled(now - clock))
+                memory.release()
                 # Their tokens are not timed.
                 clock, window = now, [u._replace(tokens=0, examples=0) for u in window]
             stopping = stop.is_set()  # asked once: a signal that comes later finds the next step
@@ -140,6 +142,7 @@ def train(
             tell(values)
             if due(every.validate):
                 found = validate(state)
+                memory.release()
                 tell(found)
                 if improved := found[best_metric] > run.best:
                     run = run._replace(best=found[best_metric])
@@ -148,6 +151,7 @@ def train(
             # After a new best too, or a resumed run could find one from its own future.
             if stopping or improved or due(every.save):
                 _save(last, state, run, layout, describe)
+                memory.release()
             if stopping and run.step < steps:
                 raise Stopped(f"stopped by SIGTERM after step {run.step} of {steps}; saved")
             clock = time.perf_counter()
