@@ -1,4 +1,4 @@
-"""What glibc does with freed memory: a step's large buffers on CPU are best kept for the next, and given back in time."""
+"""What glibc does with freed memory: on CPU a step's large buffers are best kept for the next, but not all for ever."""
 
 import ctypes
 import platform
