@@ -122,12 +122,12 @@ def train(
             for part in parts:
                 for batch in unfolded(part, state.params):
                     placed = layout.put_batch(batch)
-                    _settle(window)
+                    _settle(state)
                     state, means = step(state, frozen, placed)
                     window.append(_update(means, batch, told))
             run = run._replace(step=run.step + 1, carry=carried)
             if run.step == start + 1:
-                jax.block_until_ready(window[-1].means)
+                jax.block_until_ready(state)
                 now = time.perf_counter()
                 run = run._replace(tally=run.tally.compiled(now - clock))
                 memory.release()
@@ -185,10 +185,13 @@ def _save(last: Path, state: State, run: _Run, layout: Layout, describe: Mapping
     checkpoint.save(last, run.step, layout.get(state), about)
 
 
-def _settle(window: list["_Update"]) -> None:
-    """On CPU waits for the update before: each that is dispatched takes working memory of its own at once."""
-    if window and jax.default_backend() == "cpu":
-        jax.block_until_ready(window[-1].means)
+def _settle(state: State) -> None:
+    """On CPU waits for the update before: each that is dispatched takes working memory of its own at once.
+
+    For all of it: metrics are there before that memory is free.
+    """
+    if jax.default_backend() == "cpu":
+        jax.block_until_ready(state)
 
 
 def _check_good(bad_step: np.ndarray) -> None:
