@@ -121,9 +121,8 @@ def train(
             parts, carried, told = prepare(state.params, run.carry, item)
             for part in parts:
                 for batch in unfolded(part, state.params):
-                    placed = layout.put_batch(batch)
                     _settle(state)
-                    state, means = step(state, frozen, placed)
+                    state, means = step(state, frozen, layout.put_batch(batch))
                     window.append(_update(means, batch, told))
             run = run._replace(step=run.step + 1, carry=carried)
             if run.step == start + 1:

@@ -198,6 +198,7 @@ def test_a_part_may_be_made_of_the_parameters_once_it_is_its_turn(tmp_path):
 
 def test_an_update_is_over_before_the_next_one_begins():
     slow = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: jnp.tanh(y @ y), x))
-    means = {"loss": slow(jnp.eye(400))}
-    loop._settle([loop._Update(means, 0, 0, {})])
-    assert means["loss"].is_ready()
+    zero = jnp.zeros((), jnp.int32)
+    state = State(zero, {"w": slow(jnp.eye(400))}, (), jnp.zeros(2, jnp.uint32), zero - 1)
+    loop._settle(state)
+    assert state.params["w"].is_ready()
