@@ -9,12 +9,12 @@ CODE = """
 from rmjax import memory
 memory.keep_freed()
 import numpy as np
-resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
-before, big = resident(), np.ones(2**28, np.uint8)
+before, big = memory.resident(), np.ones(2**28, np.uint8)
 del big
-kept = resident() - before
-memory.release()
-print(kept, resident() - before)
+memory.release(beyond=before + 2**29)
+kept = memory.resident() - before
+memory.release(beyond=before + 2**27)
+print(kept, memory.resident() - before)
 """
 
 

@@ -115,13 +115,13 @@ def train(
     def due(often: int) -> bool:
         return run.step == steps or run.step % often == 0
 
-    start, window, clock = run.step, [], time.perf_counter()
+    start, window, clock, usual = run.step, [], time.perf_counter(), np.inf
     with _sigterm() as stop, contextlib.closing(log):
         for item in batches(start):
             parts, carried, told = prepare(state.params, run.carry, item)
             for part in parts:
                 for batch in unfolded(part, state.params):
-                    _settle(state)
+                    _settle(state, usual)
                     state, means = step(state, frozen, layout.put_batch(batch))
                     window.append(_update(means, batch, told))
             run = run._replace(step=run.step + 1, carry=carried)
@@ -129,7 +129,7 @@ def train(
                 jax.block_until_ready(state)
                 now = time.perf_counter()
                 run = run._replace(tally=run.tally.compiled(now - clock))
-                memory.release()
+                usual = float(memory.resident())
                 # Their tokens are not timed.
                 clock, window = now, [u._replace(tokens=0, examples=0) for u in window]
             stopping = stop.is_set()  # asked once: a signal that comes later finds the next step
@@ -184,13 +184,14 @@ def _save(last: Path, state: State, run: _Run, layout: Layout, describe: Mapping
     checkpoint.save(last, run.step, layout.get(state), about)
 
 
-def _settle(state: State) -> None:
+def _settle(state: State, usual: float) -> None:
     """On CPU waits for the update before: each that is dispatched takes working memory of its own at once.
 
-    For all of it: metrics are there before that memory is free.
+    For all of it: metrics are there before that memory is free. usual: bytes that the process had after its first step.
     """
     if jax.default_backend() == "cpu":
         jax.block_until_ready(state)
+        memory.release(beyond=1.25 * usual)
 
 
 def _check_good(bad_step: np.ndarray) -> None:
