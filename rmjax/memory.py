@@ -28,7 +28,7 @@ def resident() -> int:
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def release(beyond: float = 0.0) -> None:
+def release(beyond: float) -> None:
     """Gives what is free back to the system if the process has more than `beyond` bytes, for moments between steps.
 
     A small buffer that comes to lie behind one of gigabytes keeps glibc from using that place for an equal one: it

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax import memory
 from rmjax.build import model, training
 from rmjax.build import reward as build
 from rmjax.build.data import Data
@@ -157,7 +156,6 @@ def _measure(
     began, state, counts = time.perf_counter(), parts.state, []
     for _ in range(WARM_UP):
         state, _ = advance(state)
-    memory.release()
     start = time.perf_counter()
     while (took := time.perf_counter() - start) < seconds:
         state, batch = advance(state)

@@ -141,7 +141,6 @@ def train(
             tell(values)
             if due(every.validate):
                 found = validate(state)
-                memory.release()
                 tell(found)
                 if improved := found[best_metric] > run.best:
                     run = run._replace(best=found[best_metric])
@@ -150,7 +149,6 @@ def train(
             # After a new best too, or a resumed run could find one from its own future.
             if stopping or improved or due(every.save):
                 _save(last, state, run, layout, describe)
-                memory.release()
             if stopping and run.step < steps:
                 raise Stopped(f"stopped by SIGTERM after step {run.step} of {steps}; saved")
             clock = time.perf_counter()
@@ -191,7 +189,7 @@ def _settle(state: State, usual: float) -> None:
     """
     if jax.default_backend() == "cpu":
         jax.block_until_ready(state)
-        memory.release(beyond=1.25 * usual)
+        memory.release(beyond=1.75 * usual)  # rarely: its pages come back one by one
 
 
 def _check_good(bad_step: np.ndarray) -> None:
