@@ -36,7 +36,6 @@ flags.add_argument("--prompt_tokens", type=int, default=32)
 flags.add_argument("--new_tokens", type=int, default=32)
 flags.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 flags.add_argument("--steps", type=int, default=12)
-flags.add_argument("--compile", action="store_true")
 a = flags.parse_args()
 
 torch.manual_seed(0)
@@ -84,7 +83,6 @@ settings = RLOOConfig(
     use_cpu=True,
     gradient_checkpointing=False,
     disable_dropout=True,
-    torch_compile=a.compile,
     logging_steps=a.steps,
     save_strategy="no",
     report_to="none",

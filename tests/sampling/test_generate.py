@@ -261,3 +261,15 @@ def test_what_cannot_be_generated_is_refused():
     keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
     with pytest.raises(ValueError, match="an encoder cannot generate"):
         generate.generate(encoder, make("gpt2")[1], jnp.asarray(TOKENS), LENGTHS, keys, GREEDY)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("gpt2", jnp.float32), ("llama", jnp.bfloat16)])
+def test_a_cache_is_bfloat16_where_a_cpu_writes_that_in_place(name, kept):
+    _, variables = make(name)
+    half = LanguageModel(Transformer(FAMILIES[name], "bfloat16"))
+    keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
+    begin = lambda v: generate.start(
+        half, generate.layered(v, "bfloat16"), jnp.asarray(TOKENS), LENGTHS, keys, GREEDY
+    )
+    cache = jax.eval_shape(begin, variables).cache
+    assert {x.dtype for name in ("key", "value") for x in cache[name]} == {jnp.dtype(kept)}

@@ -202,3 +202,21 @@ def test_an_update_is_over_before_the_next_one_begins():
     state = State(zero, {"w": slow(jnp.eye(400))}, (), jnp.zeros(2, jnp.uint32), zero - 1)
     loop._settle(state, usual=np.inf)
     assert state.params["w"].is_ready()
+
+
+def test_a_batch_is_placed_once_the_update_before_is_over(tmp_path, monkeypatch):
+    order, settle = [], loop._settle
+    monkeypatch.setattr(loop, "_settle", lambda *args: (order.append("over"), settle(*args)))
+    place = lambda batch: (order.append("placed"), LAYOUT.put_batch(batch))[1]
+    train(tmp_path, layout=LAYOUT._replace(put_batch=place))
+    assert order == ["over", "placed"] * STEPS
+
+
+def test_memory_goes_back_where_a_run_holds_far_more_than_after_its_first_step(
+    tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(loop.memory, "resident", lambda: 1000)
+    monkeypatch.setattr(loop.memory, "release", lambda beyond: asked.append(beyond))
+    train(tmp_path)
+    assert asked == [np.inf] + [1750.0] * (STEPS - 1)
