@@ -78,10 +78,10 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
     Raises: UserError on a flag or config key that is unknown, missing or of the wrong type.
     """
     parameters, known = inspect.signature(run).parameters, flags.FlagValues()
-    about, loaded = _argument_docs(run), {}
+    about, loaded, described = _argument_docs(run), {}, {}
     for name, parameter in parameters.items():
         if parameter.annotation is ConfigDict:
-            loaded[name], argv = _config(name, config, argv)
+            loaded[name], described[name], argv = _config(name, config, argv)
             for key, value in loaded[name].items():
                 if type(value) not in DEFINE:
                     raise UserError(
@@ -106,7 +106,7 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
         chosen.update({key: known[f"{name}.{key}"].value for key in chosen})
     values = {name: loaded[name] if name in loaded else known[name].value for name in parameters}
     if asked:
-        print(_help(run, about, values))
+        print(_help(run, about, values, described))
         return None
     if rest[1:]:
         raise UserError(f"{' '.join(rest[1:])!r} is no flag; write --name=value")
@@ -117,8 +117,9 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
     return values
 
 
-def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, list[str]]:
-    """The config of the last --NAME=FILE.py:VARIANT in `argv`, default `path`, and the other arguments.
+def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, str, list[str]]:
+    """The config of the last --NAME=FILE.py:VARIANT in `argv`, default `path`, what its file says of itself, and the
+    other arguments.
 
     Raises: UserError if it cannot be had.
     """
@@ -133,8 +134,9 @@ def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, list[str
     if not Path(file).is_file():
         raise UserError(f"--{name}={path}: there is no file {file!r}; write --{name}=FILE.py:NAME")
     try:
-        made = runpy.run_path(file)["get_config"](*[variant] if variant else [])
-        return made.lock(), rest
+        found = runpy.run_path(file)
+        made = found["get_config"](*[variant] if variant else [])
+        return made.lock(), inspect.cleandoc(found["__doc__"] or ""), rest
     # A config file is code: whatever it raises is for its author to mend.
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -149,7 +151,13 @@ def _argument_docs(run: Callable[..., Any]) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
-def _help(run: Callable[..., Any], about: dict[str, str], values: dict[str, Any]) -> str:
+def _help(
+    run: Callable[..., Any],
+    about: Mapping[str, str],
+    values: Mapping[str, Any],
+    described: Mapping[str, str],
+) -> str:
+    """What --help prints. described: what the file of each config says of itself, its names among that."""
     lines = [(inspect.getdoc(run) or "").partition("\n")[0], ""]
     for name, value in values.items():
         default = "" if value in (None, "") or isinstance(value, ConfigDict) else f" [{value}]"
@@ -157,6 +165,7 @@ def _help(run: Callable[..., Any], about: dict[str, str], values: dict[str, Any]
             f"--{name}: {about[name]}{default}", width=100, subsequent_indent="    "
         )
         if isinstance(value, ConfigDict):
+            lines += ["", textwrap.indent(described[name], "    "), ""]
             lines += [f"    --{name}.{key}={value[key]!r}" for key in sorted(value)]
     return "\n".join(lines)
 

@@ -165,6 +165,13 @@ def plan(config: Any) -> Plan:
         raise UserError(
             "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
         )
+    of_rollouts = {"rollout_parts": 1, "rollout_epochs": 1, "minibatches": 1, "critic": "none()"}
+    for key, unused in of_rollouts.items():
+        if not config.samples and config[key] != unused:
+            raise UserError(
+                f"config key '{key}': is of rollouts, and samples=0 makes none; set samples to 1 or more, or "
+                f"{key}={unused!r}"
+            )
     try:
         words = lookup.bind(config.prompts, PROMPTS, key="prompts")()
     except ValueError as error:
