@@ -48,7 +48,7 @@ def bar(steps: int, start: int) -> Iterator[Log]:
             progress.update(task, completed=step, description=text)
             now = time.monotonic()
             validated = any(name.startswith("validation/") for name in values)
-            if not CONSOLE.is_terminal and (validated or step == steps or now - told > SECONDS):
+            if not CONSOLE.is_terminal and (validated or now - told > SECONDS):
                 told = now
                 left = (now - began) / max(step - start, 1) * (steps - step)
                 CONSOLE.print(f"step {step}/{steps}  {text}  {left:.0f} s left")
