@@ -48,7 +48,6 @@ OBJECTIVES = {
         "loss": "dr_grpo(max_length=32)",
         "baseline": "group_centered()",
         "samples": 4,
-        "kl": "free()",
     },
     "actor_critic": {
         "loss": "policy_gradient() + 0.5 * squared_value() + 0.001 * negative_entropy()",

@@ -158,7 +158,7 @@ def test_help_lists_flags_and_config_keys(monkeypatch, capsys, flag):
     assert code == 0 and err == ""
     assert out.startswith("Trains the reward model") and "--workdir: folder of this run" in out
     assert "--config.loss='mse()'" in out and "--config.seed=5" in out
-    assert "\n    movie:   MiniLM on the movie snippets alone.\n" in out  # the names that --config can have
+    assert "\n    movie:   MiniLM on the movie snippets alone.\n" in out  # names that --config has
     code, out, _ = command(monkeypatch, capsys, score.run, flag)
     assert code == 0 and "--input: file of JSON lines" in out and "--config" not in out
 

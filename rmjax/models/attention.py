@@ -6,7 +6,8 @@ Legend: R rows, T query tokens, S key tokens, D width, H heads, K key heads, E h
 a tile, N pairs of tiles in a row, M = R N.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -70,8 +71,10 @@ def attend_tiles(
     weights = jnp.exp(logits - _of(top, tiles.query)[..., None])
     total = add(split(jnp.sum(weights, axis=-1)), tiles.query)
     mixed = add(split(_mix(weights, take(value, tiles.key), dtype)), tiles.query)
-    shares = rearrange(jnp.maximum(total, 1e-30), "r c h b -> r (c b) h 1")
-    return (rearrange(mixed, "r c b h e -> r (c b) h e") / shares)[:, :length]
+    # Flat, as in `layers.Norm`.
+    shares = rearrange(jnp.maximum(total, 1e-30), "r c h b -> (r c b) h 1")
+    made = rearrange(mixed, "r c b h e -> (r c b) h e") / shares
+    return made.reshape(rows, -1, *made.shape[1:])[:, :length]
 
 
 def take(x: Shaped[Array, "R T *F"], tile: Int[Array, "R N"]) -> Shaped[Array, "M B *F"]:
@@ -86,15 +89,14 @@ def _of(tiles, tile):  # [R, C, ..], [R, N] -> [M, ..]
 
 
 def _logits(query, key, mask, dtype, scale, bias):
-    query = rearrange(query * scale, "r t (k g) e -> r t k g e", k=key.shape[2])
-    logits = _product("rtkge,rske->rkgts", query, key, dtype)
+    query = rearrange(query * scale, "r t (k g) e -> r k g t e", k=key.shape[2])
+    logits = _product("rkgte,rske->rkgts", query, key, dtype)
     logits = rearrange(logits, "r k g t s -> r (k g) t s")
     return jnp.where(mask, logits if bias is None else logits + bias, -1e9)
 
 
 def _mix(weights, value, dtype):
     weights = rearrange(weights, "r (k g) t s -> r k g t s", k=value.shape[2])
-    # In this order: XLA on CPU has no bfloat16 product with t in front where values lie as a cache keeps them.
     mixed = _product("rkgts,rske->rkgte", weights, value, dtype)
     return rearrange(mixed, "r k g t e -> r t (k g) e")
 
@@ -106,6 +108,16 @@ def rounded(x: Float[Array, "*S"], dtype: str) -> Float[Array, "*S"]:
 
 
 def _product(pattern: str, a: Array, b: Array, dtype: str) -> Array:
+    """The product of that pattern, in `dtype` with float32 sums: rkgte,rske->rkgts or rkgts,rske->rkgte.
+
+    As of `layers.project`, the derivative rounds the cotangent to `dtype`. Each product has its operands in an order in
+    which XLA on CPU transposes keys and values at most, never the larger logits.
+    """
+    return cast(Array, _einsum(pattern, a, b, dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _einsum(pattern: str, a: Array, b: Array, dtype: str) -> Array:
     return jnp.einsum(
         pattern,
         a.astype(dtype),
@@ -113,6 +125,23 @@ def _product(pattern: str, a: Array, b: Array, dtype: str) -> Array:
         precision=PRECISION[dtype],
         preferred_element_type=jnp.float32,
     )
+
+
+def _einsum_forward(pattern, a, b, dtype):
+    a, b = a.astype(dtype), b.astype(dtype)
+    return _einsum(pattern, a, b, dtype), (a, b)
+
+
+def _einsum_backward(pattern, dtype, saved, cotangent):
+    a, b = saved
+    left, right, out = pattern.replace("->", ",").split(",")
+    narrow, wide = (a, cotangent) if out == "rkgts" else (cotangent, a)
+    da = _einsum(f"{out},{right}->{left}", cotangent, b, dtype)
+    db = _einsum("rkgte,rkgts->rkes", narrow, wide, dtype)
+    return da, rearrange(db, "r k e s -> r s k e")
+
+
+_einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 class Attention(nn.Module):

@@ -105,7 +105,11 @@ def rotations(
 
 def _turn(positions: Array, rates: np.ndarray) -> Turn:
     angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rates)[None, None]
-    return jnp.cos(angles), jnp.sin(angles)
+    # XLA on CPU would fuse cosines into all that reads them, and compute them anew for each head of each layer. It does
+    # not fuse a product; this one is exact.
+    same = jnp.eye(len(rates))
+    made = lambda x: jnp.matmul(x, same, precision="highest")
+    return made(jnp.cos(angles)), made(jnp.sin(angles))
 
 
 def rotate(x: Float[Array, "R T H E"], turn: Turn) -> Float[Array, "R T H E"]:

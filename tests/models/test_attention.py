@@ -37,6 +37,27 @@ def test_attention_is_a_loop_over_heads_and_padding_is_finite():
             np.testing.assert_allclose(got[r, t, h], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_gradients_are_those_of_the_formula(dtype, error):
+    query, slope = (jnp.asarray(RNG.normal(size=(2, 7, 4, 8)), jnp.float32) for _ in range(2))
+    key, value = (jnp.asarray(RNG.normal(size=(2, 9, 2, 8)), jnp.float32) for _ in range(2))
+    bias = jnp.asarray(RNG.normal(size=(2, 4, 7, 9)), jnp.float32)
+    mask = jnp.asarray(RNG.uniform(size=(2, 1, 7, 9)) < 0.7).at[..., 0].set(True)
+
+    def formula(query, key, value, bias):
+        keys, values = (jnp.repeat(x, 2, axis=2) for x in (key, value))
+        logits = jnp.einsum("rthe,rshe->rhts", query, keys, precision="highest") * 0.3 + bias
+        shares = jax.nn.softmax(jnp.where(mask, logits, -jnp.inf))
+        return jnp.sum(slope * jnp.einsum("rhts,rshe->rthe", shares, values, precision="highest"))
+
+    def made(query, key, value, bias):
+        return jnp.sum(slope * attention.attend(query, key, value, mask, dtype, 0.3, bias))
+
+    wanted, got = (jax.grad(f, range(4))(query, key, value, bias) for f in (formula, made))
+    for own, other in zip(got, wanted, strict=True):
+        assert jnp.linalg.norm(own - other) < error * jnp.linalg.norm(other)
+
+
 def rows(shared):
     """Tokens, positions, segments and branches of ROWS [4, R, T]."""
     found = np.zeros((4, len(ROWS), LENGTH), np.int32)

@@ -56,6 +56,19 @@ def test_norms_are_the_formulas():
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_a_row_alone_is_normalized_as_among_others(kind):
+    norm, x = layers.Norm(kind, 1e-5), jnp.asarray(X)
+    slope = jnp.array(RNG.normal(size=X.shape), jnp.float32)
+    variables = jax.tree.map(lambda p: p + 0.5, norm.init(jax.random.key(0), x))
+    run = lambda v, x, g: jnp.sum(norm.apply(v, x) * g)
+    whole, among = jax.grad(run, (0, 1))(variables, x, slope)
+    each = [jax.grad(run, (0, 1))(variables, x[i : i + 1], slope[i : i + 1]) for i in range(3)]
+    np.testing.assert_allclose(jnp.concatenate([x for _, x in each]), among, atol=1e-6)
+    summed = jax.tree.map(lambda *g: sum(g), *[v for v, _ in each])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), summed, whole)
+
+
 def drop(x, row, key=0, rate=0.25):
     module = layers.Dropout(rate)
     return np.asarray(module.apply({}, x, row, rngs={"dropout": jax.random.key(key)}))
