@@ -88,6 +88,7 @@ WEIGHTS = {
         evenly,
         weights.exp_weights,
         weights.boltzmann_weights,
+        weights.raml_weights,
         weights.keep_best,
         weights.keep_above,
     )
@@ -136,7 +137,7 @@ class Credit(NamedTuple):
             "advantages": _spread(advantage, mask),
             "old_log_probs": old,
             "reference_log_probs": reference,
-            "standard_rewards": _spread(baselines.standardize(jnp.array(reward)), mask),
+            "standard_rewards": _spread(baselines.standardize(jnp.array(paid)), mask),
         }
         if "values" in known:
             arrays |= self.tokens({**known, "reward": reward}, mask, beta)
@@ -144,7 +145,7 @@ class Credit(NamedTuple):
             to_earn = np.asarray(self._paid(known, mask, beta))
             arrays["advantages"] = self._by_turn(to_earn, known["turn"], mask, carry)
         if self.weigh is not None:
-            arrays["reward_weight"] = _spread(self._weights(reward, old.sum(1)), mask)
+            arrays["reward_weight"] = _spread(self._weights(paid, old.sum(1)), mask)
         k3 = np.asarray(divergence.k3(jnp.array(old), jnp.array(reference)) * mask)
         told = {
             "rollout/kl": float(kl.mean()),

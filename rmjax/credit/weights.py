@@ -29,29 +29,39 @@ def exp_weights(
     return jnp.exp(jnp.minimum(level, jnp.log(cap)))
 
 
-def boltzmann_weights(
-    rewards: Groups,
-    mask: Masks,
-    sampling_log_probs: Groups | None = None,
-    *,
-    temperature: float,
-) -> Groups:
-    """q = softmax(R / temperature - log s) over the candidates of each prompt; sums to 1, or 0 without any.
+def boltzmann_weights(rewards: Groups, mask: Masks, *, temperature: float) -> Groups:
+    """softmax(R / temperature) over the candidates of each prompt; sums to 1, or 0 without any.
 
-    sampling_log_probs: log s, the log-probability with which each candidate was proposed. With it q estimates
-      exp(R / temperature) over all texts (RAML); without, its product with s, the optimum of E[R] - temperature
-      KL(policy || s). Candidates that are enumerated or drawn evenly need none.
+    Of candidates that s proposed the likelihood so weighted has its optimum where E[R] - temperature KL(policy || s) is
+    greatest.
+    temperature: in reward units, > 0.
+    Raises: ValueError if it is not.
+    Source: Norouzi et al. 2016 (RAML, arXiv:1609.00150) eq. 4, of s in place of all texts.
+    """
+    return _shares(jax.lax.stop_gradient(rewards), mask, temperature)
+
+
+def raml_weights(
+    rewards: Groups, mask: Masks, sampling_log_probs: Groups, *, temperature: float
+) -> Groups:
+    """softmax(R / temperature - log s) over the candidates of each prompt; sums to 1, or 0 without any.
+
+    An estimate of exp(R / temperature) over all texts, likely or not: of what a policy says itself it favors what is
+    improbable, the more the longer; proposals near the texts of a data set are what it was made for.
+    sampling_log_probs: log s, the log-probability with which each candidate was proposed.
     temperature: in reward units, > 0.
     Raises: ValueError if it is not.
     Source: Norouzi et al. 2016 (RAML, arXiv:1609.00150) eq. 4, self-normalized.
     """
+    evened = jax.lax.stop_gradient(rewards - temperature * sampling_log_probs)
+    return _shares(evened, mask, temperature)
+
+
+def _shares(rewards: Groups, mask: Masks, temperature: float) -> Groups:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    level = jax.lax.stop_gradient(rewards) / temperature
-    if sampling_log_probs is not None:
-        level -= jax.lax.stop_gradient(sampling_log_probs)
-    share = jax.nn.softmax(jnp.where(mask, level, 0.0), axis=-1, where=mask)
-    return jnp.where(mask, share, 0.0)
+    level = jnp.where(mask, rewards / temperature, 0.0)
+    return jnp.where(mask, jax.nn.softmax(level, axis=-1, where=mask), 0.0)
 
 
 def keep_best(rewards: Groups, mask: Masks) -> Groups:

@@ -29,9 +29,9 @@ def reward_weighted(log_probs: Tokens, reward_weight: Tokens) -> Tokens:
 
     The weight makes it one reading or another; `rmjax.credit.weights` has them. Each is `mle` at a limit:
     exp_weights: exponentiated rewards, the optimum of E[R] - beta KL to the data; `mle` at beta -> infinity.
-    boltzmann_weights with the log-probabilities of sampling: RAML, whose target is softmax(R / temperature) over all
-      texts; `mle` at temperature -> 0 where the dataset's text is the one best.
-    boltzmann_weights without: the optimum of E[R] - temperature KL to what sampled; at temperature -> infinity, `mle`
+    raml_weights: RAML, whose target is softmax(R / temperature) over all texts; `mle` at temperature -> 0 where the
+      dataset's text is the one best.
+    boltzmann_weights: the optimum of E[R] - temperature KL to what sampled; at temperature -> infinity, `mle`
       of all that was sampled.
     keep_best, keep_above: filtering (RAFT, ReST); `mle` where everything is kept.
     reward_weight: weight of the token's text, 0 on padding; averages the values.

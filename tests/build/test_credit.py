@@ -91,7 +91,7 @@ def test_returns_and_advantages_of_tokens_with_a_critic():
         ("keep_above(quantile=0.5)", [0, 0, 1, 1]),
         # Log-probabilities of sampling are -2, -2, -4, -2: what was improbable stands for more.
         (
-            "boltzmann_weights(temperature=2.0)",
+            "raml_weights(temperature=2.0)",
             [1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))],
         ),
     ],
@@ -99,6 +99,14 @@ def test_returns_and_advantages_of_tokens_with_a_critic():
 def test_weights(weights, want):
     arrays, _, _ = made(weights=weights)
     np.testing.assert_allclose(arrays["reward_weight"], np.array(want)[:, None] * MASK, rtol=1e-5)
+
+
+def test_what_a_text_counts_is_of_its_reward_less_the_price_of_its_divergence():
+    arrays, _, _ = made(weights="keep_above(quantile=0.5)", kl="fixed(beta=2.0)")
+    paid = REWARD - 2.0 * KL  # -5, 2, -1, 10: the second text in place of the third
+    np.testing.assert_array_equal(arrays["reward_weight"], np.array([0, 1, 0, 1])[:, None] * MASK)
+    standard = ((paid - paid.mean()) / paid.std())[:, None] * MASK
+    np.testing.assert_allclose(arrays["standard_rewards"], standard, rtol=1e-5)
 
 
 def test_texts_of_the_data_are_one_group():

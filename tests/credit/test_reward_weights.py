@@ -34,8 +34,11 @@ def test_boltzmann_weights_are_a_distribution_over_each_prompts_candidates(tempe
         want = np.zeros_like(level)
         for row, there, to in zip(level[:3], MASK[:3], want[:3], strict=True):  # the last has none
             to[there] = special.softmax(row[there])
-        proposal = None if sampled is None else jnp.asarray(sampled, jnp.float32)
-        got = weights.boltzmann_weights(GIVEN, THERE, proposal, temperature=temperature)
+        if sampled is None:
+            got = weights.boltzmann_weights(GIVEN, THERE, temperature=temperature)
+        else:
+            proposal = jnp.asarray(sampled, jnp.float32)
+            got = weights.raml_weights(GIVEN, THERE, proposal, temperature=temperature)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(got.sum(axis=1), [1, 1, 1, 0], rtol=1e-5)
     with pytest.raises(ValueError, match="temperature must be positive"):
@@ -48,7 +51,7 @@ def test_raml_recovers_its_target_from_any_proposal():
     drawn = RNG.choice(5, size=20_000, p=np.exp(log_s))
     pick = lambda x: jnp.asarray(x[drawn][None], jnp.float32)
     every = jnp.ones((1, drawn.size), bool)
-    got = weights.boltzmann_weights(pick(rewards), every, pick(log_s), temperature=1.0)[0]
+    got = weights.raml_weights(pick(rewards), every, pick(log_s), temperature=1.0)[0]
     seen = np.bincount(drawn, got, minlength=5)
     np.testing.assert_allclose(seen, special.softmax(rewards), atol=0.05)
     without = np.bincount(

@@ -68,8 +68,10 @@ def test_raml_is_mle_of_the_dataset_where_its_text_is_uniquely_best_and_the_temp
     rewards = REWARDS.at[:, 1].set(5.0)  # the dataset's text
     sampled = jnp.asarray(RNG.normal(-9, 2, (N, K)), jnp.float32)
     dataset = on_tokens(jnp.zeros((N, K)).at[:, 1].set(1.0))
-    for proposal in (None, sampled):
-        cold = weights.boltzmann_weights(rewards, THERE, proposal, temperature=1e-2)
+    for cold in (
+        weights.boltzmann_weights(rewards, THERE, temperature=1e-2),
+        weights.raml_weights(rewards, THERE, sampled, temperature=1e-2),
+    ):
         same(weighted(cold), plain(dataset))
     same(weighted(weights.boltzmann_weights(rewards, THERE, temperature=1e9)), plain(MASK))
 
