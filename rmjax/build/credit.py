@@ -121,6 +121,8 @@ class Credit(NamedTuple):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
         """Of one rollout. mask: [N, C], 1 on the tokens of each text.
 
+        What is learned from is "paid": the reward, shaped, less the price of divergence.
+
         known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
         of actions q; sampled_log_probs, what was said when they were drawn. Of episodes also token_rewards, whose sums
         are the reward, and turn, which turn a token is of.
@@ -133,6 +135,7 @@ class Credit(NamedTuple):
         advantage = self._advantage(paid, carry)
         arrays = {
             "reward": reward,
+            "paid": paid,
             "advantage": advantage,
             "advantages": _spread(advantage, mask),
             "old_log_probs": old,

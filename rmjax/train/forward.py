@@ -100,8 +100,8 @@ def sequences(offered: Mapping[str, Array]) -> dict[str, Array]:
                     found[f"{side}_{name}"] = made
     if "group_items" in offered:
         found["group_log_probs"] = _grouped(found["sequence_log_probs"], offered["group_items"])
-        if "reward" in offered:
-            found["group_rewards"] = _grouped(offered["reward"], offered["group_items"])
+        if "paid" in offered:
+            found["group_rewards"] = _grouped(offered["paid"], offered["group_items"])
     return found
 
 

@@ -105,6 +105,7 @@ def test_what_a_text_counts_is_of_its_reward_less_the_price_of_its_divergence():
     arrays, _, _ = made(weights="keep_above(quantile=0.5)", kl="fixed(beta=2.0)")
     paid = REWARD - 2.0 * KL  # -5, 2, -1, 10: the second text in place of the third
     np.testing.assert_array_equal(arrays["reward_weight"], np.array([0, 1, 0, 1])[:, None] * MASK)
+    np.testing.assert_array_equal(arrays["paid"], paid)
     standard = ((paid - paid.mean()) / paid.std())[:, None] * MASK
     np.testing.assert_allclose(arrays["standard_rewards"], standard, rtol=1e-5)
 

@@ -78,7 +78,7 @@ def drawn():
 
 EXAMPLES = drawn()
 COUNT = PROMPTS * SAMPLES
-PER_TEXT = {name: RNG.normal(size=COUNT) for name in ("advantage", "reward")}
+PER_TEXT = {name: RNG.normal(size=COUNT) for name in ("advantage", "paid")}
 NAMED = (
     "advantages",
     "old_log_probs",
@@ -195,7 +195,7 @@ def test_log_probs_are_those_of_each_text_alone(bounds):
             found["group_log_probs"][row, group], found["sequence_log_probs"][row, items]
         )
         np.testing.assert_allclose(
-            found["group_rewards"][row, group], PER_TEXT["reward"][numbers], rtol=1e-6
+            found["group_rewards"][row, group], PER_TEXT["paid"][numbers], rtol=1e-6
         )
 
 
