@@ -1,35 +1,21 @@
 """Answers to prompts by a language model: JSON lines in and out, or one prompt after another at a terminal."""
 
-import collections
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rmjax.build import model, packed
-from rmjax.data import conversations, language
-from rmjax.data.encode import Reader
+from rmjax.data import conversations
 from rmjax.data.fields import Bad
-from rmjax.data.records import Prompt, RatedText, Text
+from rmjax.data.records import Prompt, RatedText
 from rmjax.errors import UserError
-from rmjax.runs import progress, scoring, stored, streams
-from rmjax.sampling import filters, stops
-from rmjax.sampling.continuous import Waiting, stream
+from rmjax.runs import answering, progress, scoring, stored, streams
+from rmjax.runs.answering import Answer, Asked
+from rmjax.sampling import filters
 from rmjax.sampling.filters import Settings
-from rmjax.sampling.generate import Samples
-
-
-class Asked(NamedTuple):
-    """A prompt, and the JSON line that it came in."""
-
-    row: dict[str, Any]
-    prompt: Prompt
-
-
-Answer = Callable[[Iterable[Asked]], Iterator[tuple[Asked, list[dict[str, Any]]]]]
 
 
 def run(
@@ -46,6 +32,8 @@ def run(
     top_p: float = 1.0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    beams: int = 0,
+    length_penalty: float = 0.0,
     stop: str = "",
     plain: bool = False,
     logs: bool = False,
@@ -67,6 +55,8 @@ def run(
       top_p: draw from the likeliest tokens that make up this probability.
       min_p: draw from tokens at least this likely, as a share of the likeliest.
       repetition_penalty: above 1 makes tokens that are there less likely.
+      beams: search for the likeliest completions with so many beams, and draw nothing; `samples` of them are given.
+      length_penalty: of a search: its rank is log p / ((5 + length) / 6)^length_penalty.
       stop: a text that ends a completion, which is then cut before it.
       plain: prompts are texts to be continued, also where the model has a chat template.
       logs: instead a line {"prompt", "completion", "log_prob", "stopped"} of each completion (with "reward" where a
@@ -79,25 +69,29 @@ def run(
     Raises: UserError naming the file and line, or the flag.
     """
     settings = Settings(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
-    try:
-        filters.check(settings)
-        if logs:
-            filters.require_exact(settings)
-    except ValueError as error:
-        raise UserError(f"flags of sampling: {error}") from error
+    _check(settings, samples, beams, length_penalty, exact=logs)
     if logs and (stop or not input):
         raise UserError(
             "--logs: needs --input, and no --stop, which cuts completions that were drawn longer"
         )
-    for name, value in (
-        ("samples", samples),
-        ("max_prompt", max_prompt),
-        ("batch_size", batch_size),
-    ):
+    for name, value in (("max_prompt", max_prompt), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"--{name}: must be at least 1, got {value}")
-    size = batch_size if input else 1
-    answer = _answerer(policy, settings, samples, max_prompt, size, seed, stop, plain, logs)
+    writer = answering.load(policy, max_prompt=max_prompt, stop=stop, plain=plain)
+    rows = batch_size if input else 1
+    if beams:
+        answer = answering.searched(
+            writer,
+            max_new_tokens=max_new_tokens,
+            beams=beams,
+            kept=samples,
+            rows=rows,
+            length_penalty=length_penalty,
+        )
+    else:
+        answer = answering.sampled(
+            writer, settings, samples=samples, rows=rows, seed=seed, exact=logs
+        )
     rank = _ranked(reward_model) if reward_model else lambda prompt, found: found
     if not input:
         return _ask(answer, rank)
@@ -120,6 +114,33 @@ def run(
     return {"lines": written}
 
 
+def _check(
+    settings: Settings, samples: int, beams: int, length_penalty: float, *, exact: bool
+) -> None:
+    """Raises: UserError on flags outside their range, or that do not go together."""
+    try:
+        filters.check(settings)
+        if exact:
+            filters.require_exact(settings)
+    except ValueError as error:
+        raise UserError(f"flags of sampling: {error}") from error
+    if samples < 1:
+        raise UserError(f"--samples: must be at least 1, got {samples}")
+    if beams < 0 or length_penalty < 0:
+        raise UserError(f"--beams={beams}, --length_penalty={length_penalty}: must not be negative")
+    if not beams and length_penalty:
+        raise UserError("--length_penalty: is of a search; set --beams")
+    if beams and (exact or settings != Settings(settings.max_new_tokens)):
+        raise UserError(
+            "--beams: a search draws nothing; leave out --logs, --temperature, --top_k, --top_p, --min_p and "
+            "--repetition_penalty"
+        )
+    if beams and samples > beams:
+        raise UserError(
+            f"--samples={samples}: a search with --beams={beams} finds no more than these"
+        )
+
+
 def _rows(lines: Iterable[bytes], name: str) -> Iterator[Asked]:
     for number, row in streams.objects(lines, name):
         try:
@@ -130,87 +151,11 @@ def _rows(lines: Iterable[bytes], name: str) -> Iterator[Asked]:
             raise UserError(f"{name}, line {number}: {error}") from error
 
 
-def _answerer(
-    policy: str,
-    settings: Settings,
-    samples: int,
-    max_prompt: int,
-    size: int,
-    seed: int,
-    stop: str,
-    plain: bool,
-    logs: bool,
-) -> Answer:
-    """answer(asked) -> each with its samples in order, their log-probability and whether they stopped.
-
-    logs: those alone whose text is read as the tokens that were drawn.
-    """
-    found = model.policy_of(policy)
-    ends = found.tokenizer.id_of(found.stop)
-    if ends is None:
-        raise UserError(f"--policy={policy!r} names no token that ends a text (eos_token)")
-    reader = Reader(found.tokenizer, None if plain else found.template, max_prompt, share=False)
-    reads = language.Reads(reader, (ends,), model.encodes(found.config))
-    settings = settings._replace(stop_tokens=(ends,), pad_token=found.tokenizer.pad_id)
-    module, variables = model.language_model(found, "float32")
-    ended = (stop,) if stop else ()
-
-    def kept(prompt: Prompt, own: Samples, k: int) -> bool:
-        return not logs or _read_back(
-            own.tokens[k, : own.lengths[k]], own.stopped[k], prompt, reads
-        )
-
-    def answer(asked: Iterable[Asked]) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
-        begun = collections.deque[Asked]()  # answered in this order
-
-        def waiting() -> Iterator[Waiting]:
-            for number, one in enumerate(asked):
-                begun.append(one)
-                (ids,), _ = language.prompts([one.prompt], reads, max_prompt)
-                yield Waiting(ids, packed.key_rows(seed, 0, np.array([number]), samples)[0])
-
-        made = stream(module, variables, waiting(), settings, longest=max_prompt, rows=size)
-        try:
-            for own in made:
-                one, decode = begun.popleft(), found.tokenizer.decode
-                yield (
-                    one,
-                    [
-                        _completion(own, k, decode, ended)
-                        for k in range(samples)
-                        if kept(one.prompt, own, k)
-                    ],
-                )
-        except ValueError as error:
-            raise UserError(f"--policy={policy!r}: {error}") from error
-
-    return answer
-
-
-def _read_back(drawn: np.ndarray, stopped: Any, prompt: Prompt, reads: language.Reads) -> bool:
-    """Whether the text of a completion is read as the tokens that were drawn, so that its log-probability is theirs."""
-    text = reads.reader.tokenizer.decode(drawn)
-    record = Text("", "", "", text, prompt, stopped=bool(stopped))
-    read = language.encode([record], reads, language.WHOLE).examples
-    assert read.starts is not None
-    return np.array_equal(read.tokens[0][int(read.starts[0]) :], drawn)
-
-
 def _log(row: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of a prompt's completions, as `rmjax.data.formats` reads logs."""
     about = {name: row[name] for name in ("id", "document", "domain", "prompt") if name in row}
     renamed = lambda one: {"completion" if k == "text" else k: v for k, v in one.items()}
     return [about | renamed(one) for one in found]
-
-
-def _completion(own: Samples, k: int, decode: Callable, ended: tuple[str, ...]) -> dict[str, Any]:
-    text = decode(own.tokens[k, : own.lengths[k]])
-    kept = stops.truncate(text, ended)
-    return {
-        "text": kept,
-        "log_prob": float(own.log_probs[k].sum()),
-        "stopped": bool(own.stopped[k]) or kept != text,
-    }
 
 
 def _ranked(source: str) -> Callable[[Prompt, list[dict[str, Any]]], list[dict[str, Any]]]:

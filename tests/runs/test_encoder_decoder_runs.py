@@ -81,6 +81,13 @@ def test_it_answers_prompts(learned, tmp_path):
     lines = [json.loads(line) for line in told.read_text().splitlines()]
     assert [len(line["completions"]) for line in lines] == [2, 2]
     assert all(one["log_prob"] < 0 for line in lines for one in line["completions"])
+    common = {"policy": str(home), "input": str(asked), "output": str(told), "max_new_tokens": 8}
+    found = []
+    for flags in ({"beams": 1}, {"temperature": 0.0}):
+        generate.run(**common, **flags)
+        rows = [json.loads(line) for line in told.read_text().splitlines()]
+        found.append([row["completions"][0]["text"] for row in rows])
+    assert found[0] == found[1]
 
 
 OBJECTIVES = {

@@ -76,6 +76,20 @@ def test_the_best_comes_first_and_a_stop_text_ends(policy, asked, rated, tmp_pat
     }
 
 
+def test_a_search_gives_the_likeliest_first(policy, asked, tmp_path):
+    greedy = answered(policy, asked, tmp_path / "a.jsonl", temperature=0.0, batch_size=2)
+    one = answered(policy, asked, tmp_path / "b.jsonl", beams=1, batch_size=2)
+    for ours, other in zip(one, greedy, strict=True):
+        (own,), (same,) = ours.pop("completions"), other.pop("completions")
+        assert own == same | {"log_prob": pytest.approx(same["log_prob"], abs=1e-4)}
+        assert ours == other
+    wide = answered(policy, asked, tmp_path / "c.jsonl", beams=4, samples=2, batch_size=4)
+    assert [line["prompt"] for line in wide] == PROMPTS
+    for ours in wide:
+        first, second = (found["log_prob"] for found in ours["completions"])
+        assert first > second and len({found["text"] for found in ours["completions"]}) == 2
+
+
 def test_at_a_terminal_it_answers_until_an_empty_line(policy, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("the film\nx\n\nnever read\n"))
     assert generate.run(policy=policy, max_new_tokens=8, samples=2) == {"lines": 2}
@@ -93,5 +107,14 @@ def test_mistakes_are_named(policy, rated, tmp_path):
         generate.run(policy=policy, top_p=0.0)
     with pytest.raises(UserError, match="--samples: must be at least 1"):
         generate.run(policy=policy, samples=0)
+    for flags, message in (
+        ({"beams": -1}, "--beams=-1"),
+        ({"length_penalty": 1.0}, "--length_penalty: is of a search; set --beams"),
+        ({"beams": 2, "temperature": 0.5}, "--beams: a search draws nothing"),
+        ({"beams": 2, "logs": True}, "--beams: a search draws nothing"),
+        ({"beams": 2, "samples": 3}, "--samples=3: a search with --beams=2"),
+    ):
+        with pytest.raises(UserError, match=message):
+            generate.run(policy=policy, **flags)
     with pytest.raises(UserError, match="is a reward model's run"):
         generate.run(policy=str(rated[0]))
