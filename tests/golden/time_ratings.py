@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 flags = argparse.ArgumentParser()
 flags.add_argument("folder", type=Path)
@@ -92,7 +91,7 @@ model.eval()
 held = ids(test)
 with torch.no_grad():
     predicted = np.concatenate([scores(held[i : i + 64]).numpy() for i in range(0, len(held), 64)])
-r = stats.pearsonr(predicted, [row["rating"] for row in test])[0]
+r = np.corrcoef(predicted, [row["rating"] for row in test])[0, 1]
 print(
     f"{len(texts):,} texts, {a.epochs} epochs, {a.dtype}, seed {a.seed}: r = {r:.3f} on {len(test):,} held-out texts, "
     f"{took:.0f} s, {seen / took:,.0f} real tokens/s"
