@@ -284,7 +284,8 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     # validation and judgment are of the reward as it is.
     c.reward_shaping = ""
     c.gold, c.gold_model = "", ""  # another one that is only watched
-    # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs of the reward that is learned from
+    # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs a sample of the reward that is
+    # learned from (not by relaxed()), and a state of the policy where the best is chosen.
     c.kl = "free()"
     c.max_kl = 100.0  # nats a text from the first policy, beyond which the run stops
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average

@@ -13,5 +13,9 @@ if __name__ == "__main__":
             "continuous": bench_policy.continuous,
             "policy": bench_policy.rollouts,
         },
-        config="configs/reward.py:movie",
+        config={
+            "reward": "configs/reward.py:movie",
+            "lengths": "configs/reward.py:movie",
+            "policy": "configs/policy.py:tiny_rloo",
+        },
     )

@@ -27,18 +27,24 @@ DEFINE: dict[type, Callable] = {
 }
 
 
-def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: str = "") -> None:
+def main(
+    run: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    *,
+    config: str | Mapping[str, str] = "",
+) -> None:
     """Runs `run` with its keyword-only parameters read from flags of the same names.
 
     run: a function, or several by the name that the command line begins with.
-    config: default of --config, FILE.py:NAME, where `run` takes a ConfigDict.
+    config: default of --config, FILE.py:NAME, where `run` takes a ConfigDict; of several, by the same names.
     Exits with 0; with 2 and one paragraph where the user can mend it; with 130 on an interrupt.
     """
     logging.set_verbosity(logging.ERROR)  # of the libraries below
     try:
         argv = sys.argv[1:]
         if isinstance(run, Mapping):
-            run, argv = _choose(run, argv)
+            name, argv = _choose(run, argv)
+            run, config = run[name], config if isinstance(config, str) else config.get(name, "")
+        assert isinstance(config, str)
         arguments = _parse(run, config, argv)
         if arguments is None:
             sys.exit(0)
@@ -54,10 +60,8 @@ def main(run: Callable[..., Any] | Mapping[str, Callable[..., Any]], *, config: 
         sys.exit(0)
 
 
-def _choose(
-    runs: Mapping[str, Callable[..., Any]], argv: list[str]
-) -> tuple[Callable[..., Any], list[str]]:
-    """The run that the first argument names, and the other arguments.
+def _choose(runs: Mapping[str, Callable[..., Any]], argv: list[str]) -> tuple[str, list[str]]:
+    """Which run the first argument names, and the other arguments.
 
     Raises: UserError where it names none.
     """
@@ -69,7 +73,7 @@ def _choose(
     if not argv or argv[0] not in runs:
         given = f", not {argv[0]!r}" if argv else ""
         raise UserError(f"say first which: {', '.join(runs)}{given}; then --help lists its flags")
-    return runs[argv[0]], argv[1:]
+    return argv[0], argv[1:]
 
 
 def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, Any] | None:
@@ -136,7 +140,7 @@ def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, str, lis
     try:
         found = runpy.run_path(file)
         made = found["get_config"](*[variant] if variant else [])
-        return made.lock(), inspect.cleandoc(found["__doc__"] or ""), rest
+        return made.lock(), inspect.cleandoc(found.get("__doc__") or ""), rest
     # A config file is code: whatever it raises is for its author to mend.
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -165,7 +169,8 @@ def _help(
             f"--{name}: {about[name]}{default}", width=100, subsequent_indent="    "
         )
         if isinstance(value, ConfigDict):
-            lines += ["", textwrap.indent(described[name], "    "), ""]
+            if described[name]:
+                lines += ["", textwrap.indent(described[name], "    "), ""]
             lines += [f"    --{name}.{key}={value[key]!r}" for key in sorted(value)]
     return "\n".join(lines)
 

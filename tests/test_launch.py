@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from rmjax import launch
-from rmjax.runs import evaluate, reward, score
+from rmjax.runs import evaluate, policy, reward, score
 
 TINY = "--config=configs/reward.py:tiny"
 SMALL = (TINY, "--config.parallel=one_device()", "--config.model=tiny_encoder(width=8, layers=1)")
@@ -224,7 +224,14 @@ def test_a_launcher_of_several_runs_wants_one_named_first(monkeypatch, capsys):
         """
         seen.append(count)
 
-    several = {"one": one, "other": lambda: None}
+    def other(*, config: ConfigDict) -> None:
+        """Counts nothing.
+
+        Args:
+          config: file.
+        """
+
+    several = {"one": one, "other": other}
     for arguments in ((), ("--count=2",), ("two",)):
         code, _, err = command(monkeypatch, capsys, several, *arguments)
         assert code == 2 and "say first which: one, other" in err
@@ -232,6 +239,42 @@ def test_a_launcher_of_several_runs_wants_one_named_first(monkeypatch, capsys):
     assert seen == [2]
     code, out, _ = command(monkeypatch, capsys, several, "one", "--help")
     assert code == 0 and "--count: how many. [1]" in out
+
+
+def test_each_of_several_runs_has_its_own_config(monkeypatch, capsys):
+    seen = {}
+
+    def first(*, config: ConfigDict) -> None:
+        """Looks.
+
+        Args:
+          config: file.
+        """
+        seen["first"] = config.get("max_prompt")
+
+    def second(*, config: ConfigDict) -> None:
+        """Looks too.
+
+        Args:
+          config: file.
+        """
+        seen["second"] = config.get("max_prompt")
+
+    configs = {"first": TINY.removeprefix("--config="), "second": "configs/policy.py:tiny_rloo"}
+    for name in ("first", "second"):
+        monkeypatch.setattr("sys.argv", ["prog", name])
+        launch.main({"first": first, "second": second}, config=configs)
+    assert seen == {"first": None, "second": 24}
+
+
+@pytest.mark.parametrize(
+    ("run", "config", "key"),
+    [(reward.run, "configs/policy.py:tiny", "seeds"), (policy.run, TINY.removeprefix("--config="), "max_prompt")],
+)  # fmt: skip
+def test_a_config_of_another_command_is_said_to_be(fails, tmp_path, run, config, key):
+    paragraph = fails(run, f"--config={config}", f"--workdir={tmp_path / 'new'}")
+    assert f"has no key {key}" in paragraph and "is of another command" in paragraph
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_ours():

@@ -121,7 +121,8 @@ class Credit(NamedTuple):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
         """Of one rollout. mask: [N, C], 1 on the tokens of each text.
 
-        What is learned from is "paid": the reward, shaped, less the price of divergence.
+        What is learned from (but by relaxed(), which asks the reward model itself) is "paid": the reward, shaped, less
+        the price of divergence.
 
         known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
         of actions q; sampled_log_probs, what was said when they were drawn. Of episodes also token_rewards, whose sums
@@ -264,6 +265,11 @@ def plan(config: Any) -> Credit:
     bind = lambda key, table: lookup.bind(config[key], table, key=key)
     named = lambda key: config[key].split("(")[0].strip()
     weigh = None if named("weights") == "evenly" else bind("weights", WEIGHTS)
+    if named("weights") == "raml_weights" and not config.samples:
+        raise UserError(
+            "config key 'weights': raml_weights() divides by the chance of sampling, and samples=0 samples nothing; "
+            "set boltzmann_weights(temperature=...)"
+        )
     try:
         price = bind("kl", KL)()
         made = Credit(

@@ -36,9 +36,15 @@ def plan(config: Any, at_least_one: tuple[str, ...]) -> Training:
     """Binds the lines of training.
 
     at_least_one: keys that must be 1 or more.
-    Raises: UserError naming the key.
+    Raises: UserError naming the key, or where the config is of another command.
     """
     c = config
+    if absent := [key for key in at_least_one if key not in c]:
+        raise UserError(
+            f"--config: has no key {', '.join(absent)}, so it is of another command; configs/reward.py is of "
+            "experiments.train_reward, cross_validate and bench reward, configs/policy.py of optimize_policy and bench "
+            "policy"
+        )
     for key in at_least_one:
         if c[key] < 1:
             raise UserError(f"config key '{key}': must be at least 1, got {c[key]}")

@@ -38,7 +38,7 @@ def boltzmann_weights(rewards: Groups, mask: Masks, *, temperature: float) -> Gr
     Raises: ValueError if it is not.
     Source: Norouzi et al. 2016 (RAML, arXiv:1609.00150) eq. 4, of s in place of all texts.
     """
-    return _shares(jax.lax.stop_gradient(rewards), mask, temperature)
+    return _shares(rewards, mask, temperature)
 
 
 def raml_weights(
@@ -53,15 +53,17 @@ def raml_weights(
     Raises: ValueError if it is not.
     Source: Norouzi et al. 2016 (RAML, arXiv:1609.00150) eq. 4, self-normalized.
     """
-    evened = jax.lax.stop_gradient(rewards - temperature * sampling_log_probs)
-    return _shares(evened, mask, temperature)
+    return _shares(rewards, mask, temperature, sampling_log_probs)
 
 
-def _shares(rewards: Groups, mask: Masks, temperature: float) -> Groups:
+def _shares(
+    rewards: Groups, mask: Masks, temperature: float, log_proposed: Groups | float = 0.0
+) -> Groups:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    level = jnp.where(mask, rewards / temperature, 0.0)
-    return jnp.where(mask, jax.nn.softmax(level, axis=-1, where=mask), 0.0)
+    level = jax.lax.stop_gradient(rewards / temperature - log_proposed)
+    share = jax.nn.softmax(jnp.where(mask, level, 0.0), axis=-1, where=mask)
+    return jnp.where(mask, share, 0.0)
 
 
 def keep_best(rewards: Groups, mask: Masks) -> Groups:

@@ -46,7 +46,8 @@ def reward_weighted(log_probs: Tokens, reward_weight: Tokens) -> Tokens:
 def linear_weighted(log_probs: Tokens, standard_rewards: Tokens, *, coef: float = 1.0) -> Tokens:
     """-max(0, 1 + coef R) log p of each token, in nats; a text is never pushed away.
 
-    standard_rewards: R, the reward of the token's text, standardized over the batch.
+    standard_rewards: R, the reward of the token's text (of a sample less the price of its divergence), standardized
+      over the batch.
     coef: weight of the reward, >= 0; 0 is the likelihood of all texts. Texts with R <= -1 / coef count nothing.
     Raises: ValueError if coef is negative.
     Source: the likelihood weighted by the reward model's score, read directly; the clipping is ours.
@@ -104,6 +105,7 @@ def minimum_risk(
 
     The gradient goes through q. A group without completions costs 0.
     group_log_probs: log-probability of each whole completion.
+    group_rewards: of samples less the price of their divergence.
     alpha: sharpness of q, > 0; at 1, q is the policy restricted to these completions.
     Raises: ValueError if alpha is not positive.
     Source: Shen et al. 2016 (arXiv:1512.02433).

@@ -116,6 +116,11 @@ def test_texts_of_the_data_are_one_group():
     np.testing.assert_allclose(own.of_texts(REWARD), np.exp(REWARD) / np.exp(REWARD).sum(), rtol=1e-5)  # fmt: skip
 
 
+def test_of_texts_of_the_data_no_chance_of_sampling_is_known():
+    with pytest.raises(UserError, match=r"'weights': raml_weights\(\) divides by the chance of sampling"):  # fmt: skip
+        plan(weights="raml_weights(temperature=1.0)", samples=0)
+
+
 def test_the_price_follows_the_divergence():
     own = plan(kl="adaptive(beta=0.2, target=2.0, horizon=40)", baseline="no_baseline()")
     carry, seen = own.start, []
