@@ -92,7 +92,7 @@ def sampled(
     def completions(prompt: Prompt, own: Samples) -> Iterator[dict[str, Any]]:
         for k in range(samples):
             tokens = own.tokens[k, : own.lengths[k]]
-            if not exact or _read_back(tokens, own.stopped[k], prompt, writer.reads):
+            if not exact or read_back(tokens, own.stopped[k], prompt, writer.reads):
                 yield writer.completion(tokens, own.log_probs[k].sum(), own.stopped[k])
 
     def answer(asked: Iterable[Asked]) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
@@ -162,7 +162,7 @@ def searched(
     return answer
 
 
-def _read_back(drawn: np.ndarray, stopped: Any, prompt: Prompt, reads: language.Reads) -> bool:
+def read_back(drawn: np.ndarray, stopped: Any, prompt: Prompt, reads: language.Reads) -> bool:
     """Whether the text of a completion is read as the tokens that were drawn, so that its log-probability is theirs."""
     text = reads.reader.tokenizer.decode(drawn)
     record = Text("", "", "", text, prompt, stopped=bool(stopped))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import logged
+from rmjax.build import logged, model
 from rmjax.build import policy as build
 from rmjax.data import language, pipeline
+from rmjax.data.encode import Reader
 from rmjax.data.records import Text
 from rmjax.errors import UserError
-from rmjax.runs import generate, policy
+from rmjax.runs import answering, generate, policy
 from rmjax.train import checkpoint, forward, metrics
 from tests.runs.conftest import write_jsonl
 
@@ -83,8 +84,8 @@ def test_the_writer_itself_finds_a_ratio_of_one(writer, written):
 
 
 def test_text_that_is_read_as_other_tokens_is_left_out():
-    tokenizer = generate.model.tiny_decoder().tokenizer
-    reads = language.Reads(generate.Reader(tokenizer, None, 99, False), (2,))
+    tokenizer = model.tiny_decoder().tokenizer
+    reads = language.Reads(Reader(tokenizer, None, 99, False), (2,))
     yes = [int(i) for i in tokenizer.encode(["yes"], 99)[0][1:-1]]
     high = [int(i) for i in tokenizer.encode(["é"], 99)[0][1:2]]  # half a character
     for own, stopped, good in (
@@ -94,7 +95,7 @@ def test_text_that_is_read_as_other_tokens_is_left_out():
         ([*yes, 2], False, False),
         ([2], True, True),
     ):
-        assert generate._read_back(np.array(own), stopped, "Q?", reads) == good, own
+        assert answering.read_back(np.array(own), stopped, "Q?", reads) == good, own
 
 
 @pytest.mark.parametrize(
