@@ -90,6 +90,21 @@ def test_a_search_gives_the_likeliest_first(policy, asked, tmp_path):
         assert first > second and len({found["text"] for found in ours["completions"]}) == 2
 
 
+def test_a_search_may_favor_length_and_says_what_it_found(policy, tmp_path):
+    asked, told = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "the film"}]), tmp_path / "out"
+    wide = {"policy": policy, "input": str(asked), "output": str(told), "beams": 300, "batch_size": 1}  # fmt: skip
+
+    def found(**flags):
+        generate.run(**wide, **flags)
+        return json.loads(told.read_text(encoding="utf-8"))["completions"]
+
+    each = found(max_new_tokens=1, samples=300)  # of fewer tokens than beams
+    assert len(each) == 259 and sum(np.exp(one["log_prob"]) for one in each) == pytest.approx(1, abs=1e-4)  # fmt: skip
+    (short,), (long,) = (found(max_new_tokens=2, length_penalty=p) for p in (0.0, 8.0))
+    assert short["text"] == "" and short["stopped"] and len(long["text"]) > 0
+    assert long["log_prob"] < 1.5 * short["log_prob"]  # its own, not that over the penalty
+
+
 def test_at_a_terminal_it_answers_until_an_empty_line(policy, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("the film\nx\n\nnever read\n"))
     assert generate.run(policy=policy, max_new_tokens=8, samples=2) == {"lines": 2}
