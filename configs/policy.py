@@ -35,7 +35,11 @@ OBJECTIVES = {
         "rollout_epochs": 2,
     },
     # Sharpness alpha = 0.005 scales its gradient too: 40 is the lambda of 0.2 that `mixed` has.
-    "minimum_risk": {"loss": "mle() + 40.0 * minimum_risk()", "samples": 4},
+    "minimum_risk": {
+        "loss": "mle() + 40.0 * minimum_risk()",
+        "samples": 4,
+        "data_answer": True,
+    },
     "filtered": {"loss": "reward_weighted()", "weights": "keep_best()", "samples": 4},
     "boltzmann": {
         "loss": "reward_weighted()",
@@ -47,6 +51,7 @@ OBJECTIVES = {
         "loss": "reward_weighted()",
         "weights": "raml_weights(temperature=0.3)",
         "samples": 4,
+        "data_answer": True,
     },
     "reinforce": {"loss": "reinforce()", "baseline": "moving_average()", "samples": 1},
     "rloo": {"loss": "reinforce()", "baseline": "leave_one_out()", "samples": 2},
@@ -270,6 +275,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
+    c.data_answer = False  # the last of a prompt's samples is the data's own answer to it
     c.rollout_parts = 1  # of its prompts; a part is rewarded while the next one is sampled
     c.evolution = ""  # open_es(deviation=0.02): no loss, but a population of so many adapters as there are samples
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front

@@ -126,11 +126,13 @@ class Credit(NamedTuple):
 
         known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
         of actions q; sampled_log_probs, what was said when they were drawn. Of episodes also token_rewards, whose sums
-        are the reward, and turn, which turn a token is of.
+        are the reward, and turn, which turn a token is of. sampled [N]: which texts are the policy's own, whose
+        divergence is told and adapts its price; all where it is left out.
         """
         old, beta = known["old_log_probs"], float(carry["beta"])
         reference = known["reference_log_probs"]
         kl = (self._nats(known) * mask).sum(1)
+        own = known.get("sampled", np.ones(len(kl), bool))
         reward, carry = self.shape(known["reward"], mask.sum(1), known["stopped"], carry)
         paid = (reward - beta * kl).astype(np.float32)
         advantage = self._advantage(paid, carry)
@@ -152,14 +154,14 @@ class Credit(NamedTuple):
             arrays["reward_weight"] = _spread(self._weights(paid, old.sum(1)), mask)
         k3 = np.asarray(divergence.k3(jnp.array(old), jnp.array(reference)) * mask)
         told = {
-            "rollout/kl": float(kl.mean()),
-            "rollout/kl_k3": float(k3.sum(1).mean()),
+            "rollout/kl": float(kl[own].mean()),
+            "rollout/kl_k3": float(k3.sum(1)[own].mean()),
             "rollout/beta": beta,
-            "rollout/reward_deviation": float(reward.std()),
+            "rollout/reward_deviation": float(reward[own].std()),
         }
         if self.shape.steps:
-            told["rollout/shaped_reward"] = float(reward.mean())
-        return arrays, self._after(carry, paid, float(kl.mean())), told
+            told["rollout/shaped_reward"] = float(reward[own].mean())
+        return arrays, self._after(carry, paid[own], float(kl[own].mean())), told
 
     def of_texts(self, reward: np.ndarray) -> np.ndarray:
         """The weights of texts that were not sampled, all of them one group: [N]."""

@@ -196,6 +196,7 @@ def _drawn(games: Sequence[_Game], prompts: Prompts, count: int, most: int) -> D
         padded([g.log_probs for g in games], np.float32),
         np.array([len(g.places) for g in games]),
         np.array([g.done for g in games]),
+        np.ones(len(games), bool),
         {"token_rewards": rewards, "turn": padded([g.turn for g in games], np.int32)},
     )
 

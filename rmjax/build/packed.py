@@ -19,17 +19,24 @@ from rmjax.sampling.generate import Samples
 
 
 class Prompts(NamedTuple):
-    """What a rollout starts from: token ids of each prompt, its number in the data, its text, the data's own answer."""
+    """What a rollout starts from: token ids of each prompt, its number in the data, its text, the data's own answer.
+
+    answers: these once more, [B, 1, C], where they are candidates beside the policy's samples.
+    """
 
     ids: list[np.ndarray]
     number: np.ndarray
     texts: list[str]
     references: list[str]
+    answers: Samples | None = None
 
     def take(self, which: np.ndarray) -> "Prompts":
         """Those at the places `which`."""
         pick = lambda values: [values[int(i)] for i in which]
-        return Prompts(pick(self.ids), self.number[which], pick(self.texts), pick(self.references))
+        answers = self.answers and Samples(*(x[which] for x in self.answers))
+        return Prompts(
+            pick(self.ids), self.number[which], pick(self.texts), pick(self.references), answers
+        )
 
 
 class Texts(NamedTuple):
@@ -181,6 +188,19 @@ def lay(examples: Examples, prompts: int, bounds: Bounds) -> dict[str, np.ndarra
     return pipeline.assemble(
         examples, examples.fixed, shape, (), lists=True, pad_id=bounds.pad_id, where=where
     )
+
+
+def distinct(batch: Mapping[str, np.ndarray], samples: Examples) -> np.ndarray:
+    """The batch's group_mask [R, G, K] without what repeats an earlier one of its group. samples: of `as_examples`."""
+    assert samples.fixed is not None
+    repeated = np.zeros(len(samples.tokens), bool)
+    for group in samples.fixed:
+        said = [samples.tokens[i].tobytes() for i in group]
+        repeated[group] = [text in said[:k] for k, text in enumerate(said)]
+    items, shape = batch["group_items"].reshape(len(batch["tokens"]), -1), batch["group_mask"].shape
+    of = lambda name: np.take_along_axis(batch[name], items, axis=1).reshape(shape)
+    own = of("text_weight") > 0
+    return batch["group_mask"] & ~(own & repeated[np.where(own, of("record"), 0)])
 
 
 def quantized(rows: int, bounds: Bounds) -> int:

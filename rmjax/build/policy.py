@@ -10,6 +10,7 @@ import numpy as np
 
 from rmjax import lookup
 from rmjax.build import (
+    candidates,
     credit,
     critic,
     episodes,
@@ -193,6 +194,7 @@ def plan(config: Any) -> Plan:
         raise UserError(
             f"config key 'samples': no term of loss={config.loss!r} learns from samples; set samples=0"
         )
+    candidates.check(config, {name for t in terms for name in lookup.arrays(t.function)})
     relaxed.check(config, {name for t in terms for name in lookup.arrays(t.function)})
     environment = episodes.plan(config, words, terms)
     if environment is None:

@@ -5,13 +5,13 @@ Legend: B prompts, K samples of each, N = B K texts, C new tokens, R rows, L tok
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmjax.build import packed
+from rmjax.build import candidates, packed
 from rmjax.build.credit import Credit
 from rmjax.build.packed import Bounds, Places, Prompts, Texts
 from rmjax.data import language, pipeline
@@ -46,7 +46,8 @@ class Drawn(NamedTuple):
     """What a policy wrote to B prompts: N texts, K to each prompt one after the other, in groups of K.
 
     texts: as people read them. reward(): float32 [N], of whole texts, waited for. log_probs: [N, C], as sampling said.
-    lengths: [N], tokens that were sampled. stopped: [N], ended by itself. more: further arrays that `Credit` reads.
+    lengths: [N], tokens that were sampled. stopped: [N], ended by itself. sampled: [N], by the policy; what is not is
+    the data's own answer. more: further arrays that `Credit` reads.
     """
 
     examples: Examples
@@ -55,12 +56,14 @@ class Drawn(NamedTuple):
     log_probs: np.ndarray
     lengths: np.ndarray
     stopped: np.ndarray
+    sampled: np.ndarray
     more: Mapping[str, np.ndarray]
 
     def figures(self) -> dict[str, float]:
-        """What the texts are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
-        found = text.figures([t.split() for t in self.texts], self.stopped)
-        return found | {"length": float(np.mean(self.lengths))}
+        """What the sampled texts are like: length in tokens, repetition, distinct n-grams of words, missing stops."""
+        own = np.flatnonzero(self.sampled)
+        found = text.figures([self.texts[i].split() for i in own], self.stopped[own])
+        return found | {"length": float(np.mean(self.lengths[own]))}
 
 
 # write(params, prompts, step, K) -> Drawn; `step` decides the keys.
@@ -156,7 +159,11 @@ def answering(
         made, said, rewards = [], [], []
         for at in np.split(np.arange(len(prompts.ids)), parts):
             own = prompts.take(at)
-            made.append(functions.sample(params, own, step, count))
+            given = [] if own.answers is None else [own.answers]
+            drawn = functions.sample(params, own, step, count - len(given))
+            made.append(
+                Samples(*(np.concatenate(x, axis=1) for x in zip(drawn, *given, strict=True)))
+            )
             said.append(packed.as_texts(made[-1], own, tokenizer))
             rewards.append(worker.submit(functions.reward, said[-1]))
         samples, texts = Samples(*map(np.concatenate, zip(*made, strict=True))), packed.merged(said)
@@ -167,6 +174,7 @@ def answering(
             samples.log_probs.reshape(-1, samples.log_probs.shape[2]),
             samples.lengths.ravel(),
             texts.stopped,
+            np.tile(np.arange(count) < count - (prompts.answers is not None), len(prompts.ids)),
             {},
         )
 
@@ -181,7 +189,7 @@ def prepare(
     *,
     seed: int,
     max_kl: float,
-    population: bool = False,
+    measured: bool = True,
 ):
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
@@ -189,25 +197,26 @@ def prepare(
     carry: of `Credit`: the price of a nat, a moving baseline, statistics of rewards.
     seed: with item.step it decides all randomness.
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
-    population: whether `write` has each sample of a prompt by another policy, a member of a population
-      around `params`; what sampling said of it then stands.
+    measured: whether the policy reads the samples once more, as of `measures`; else what sampling said of them stands.
     """
 
     def made(params, carry, item: Item):
         drawn = write(params, item.prompts, item.step, bounds.group_size)
         examples = packed.joined(drawn.examples, item.data)
         batch = packed.lay(examples, len(item.prompts.ids), bounds)
+        batch["group_mask"] = packed.distinct(batch, drawn.examples)
         where = Places.of(batch, *drawn.log_probs.shape)
         mask, beta = where.mask.astype(np.float32), carry["beta"]
         said = drawn.log_probs * mask
         now = {"log_probs": said}
-        if not population:
+        if measured:
             now = {k: where.unpack(x) for k, x in functions.measure(params, batch).items()}
         before = where.unpack(functions.reference(batch)["log_probs"])
         reward = drawn.reward()
         known = {
             "reward": reward,
             "stopped": drawn.stopped,
+            "sampled": drawn.sampled,
             "old_log_probs": now.pop("log_probs"),
             "sampled_log_probs": said,
             "reference_log_probs": before,
@@ -219,11 +228,13 @@ def prepare(
             raise Exploded(item.step, told["rollout/kl"])
         batch = batch | where.packed(arrays)
         told |= {
-            "rollout/reward": float(reward.mean()),
+            "rollout/reward": float(reward[drawn.sampled].mean()),
+            # What training says of the same tokens is train/log_prob, where a rollout is one update.
+            "rollout/log_prob": float(said[drawn.sampled].sum() / mask[drawn.sampled].sum()),
             **{f"rollout/{k}": v for k, v in drawn.figures().items()},
         }
-        if not population:
-            drift = np.abs(known["old_log_probs"] - said)
+        if measured:
+            drift = np.abs(known["old_log_probs"] - said)[drawn.sampled]
             told["rollout/sampler_difference"] = float(drift.max())
         rng = np.random.default_rng([seed, 2, item.step])
 
@@ -240,6 +251,19 @@ def prepare(
         return learned, carry, told
 
     return made
+
+
+def measures(config: Any, read: Collection[str]) -> bool:
+    """Whether the policy must read its samples once more before the step. read: the arrays that losses read.
+
+    For a ratio, which is to be 1 exactly at first; for a critic; and for answers that it did not draw. Else what
+    sampling said of them is as good, and of members of a population there is nothing better.
+    """
+    return not config.evolution and bool(
+        {"old_log_probs", "old_sequence_log_probs"} & {*read}
+        or config.critic != "none()"
+        or config.data_answer
+    )
 
 
 def plan(
@@ -259,6 +283,8 @@ def plan(
     """
     c = config
     prompts, notes = prompts_of(records, reads, c.max_prompt)
+    if c.data_answer:
+        prompts = prompts._replace(answers=candidates.of_data(records, reads, c.max_new_tokens))
     if c.batch_size > len(prompts.ids):
         raise UserError(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"

@@ -218,6 +218,16 @@ def prompts(
     return [_front(g.prompt, max_length, reads) for g in made], notes
 
 
+def answer_ids(records: Sequence[Record], reads: Reads) -> list[np.ndarray]:
+    """Token ids of each record's best answer behind its prompt, with the stop token."""
+    best = [answers(r, compare=False) for r in records]
+    found, _ = groups(reads.reader._replace(max_length=WHOLE), [r.prompt for r in records], best)
+    return [
+        _ended(record, group.completions[0], reads.stop_ids)
+        for record, group in zip(records, found, strict=True)
+    ]
+
+
 def _best(record: Record) -> int:
     """The place of the best among a record's answers."""
     return int(np.argmax(record.ratings)) if isinstance(record, Ranking) else 0

@@ -213,7 +213,7 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
         policy.player(c, chosen, parts, does),
         seed=c.seed,
         max_kl=c.max_kl,
-        population=parts.members is not None,
+        measured=rollout.measures(config, chosen.reads),
     )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     frozen = {**parts.frozen, **parts.asked}

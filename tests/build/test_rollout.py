@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import credit, packed, rollout
+from rmjax.build import credit, packed, policy, rollout
 from rmjax.credit import returns
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
@@ -349,3 +349,36 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
 
 def test_few_numbers_of_rows_serve_all_rollouts():
     assert packed.quantized(1, BOUNDS) == 4 and packed.quantized(5, BOUNDS) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("tiny_rloo", False),
+        ("tiny_filtered", False),
+        ("tiny_evolution", False),
+        ("tiny_minimum_risk", True),  # an answer that it did not draw
+        ("tiny_grpo", True),  # a ratio
+        ("tiny_off_policy", True),
+        ("tiny_actor_critic", True),
+    ],
+)
+def test_samples_are_read_once_more_only_where_that_tells_something(name, wanted):
+    c = get_config(name)
+    assert rollout.measures(c, policy.plan(c).reads) == wanted
+
+
+def test_where_they_are_not_what_sampling_said_stands():
+    runs, own = plan(kl="fixed(beta=0.25)")
+    never = DOES._replace(measure=None)
+    write = rollout.answering(never, BYTES)
+    bounds = BOUNDS._replace(minibatches=1, epochs=1)
+    made = rollout.prepare(never, own, bounds, write, seed=0, max_kl=1e9, measured=False)
+    (batch,), _, told = made(2.0, own.start, runs.item(2))
+    (whole,), _, more = prepared(runs.item(2), own, bounds)
+    assert more.pop("rollout/sampler_difference") == 0
+    np.testing.assert_equal(told, more)
+    np.testing.assert_equal(batch, whole)
+    samples = sample(2.0, runs.item(2).prompts, 2, K)
+    mean = samples.log_probs.sum() / samples.lengths.sum()
+    assert told["rollout/log_prob"] == pytest.approx(mean, rel=1e-5)

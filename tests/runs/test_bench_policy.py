@@ -53,6 +53,7 @@ def test_rollouts_are_counted(capsys):
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
+        ("tiny_ppo", {"policy": "tiny_decoder(width=16, layers=1)", "max_new_tokens": 2}),
         ("tiny_game", {"train_seeds": 8, "policy": "tiny_decoder(width=16, layers=1)"}),
         (
             "tiny_evolution",
@@ -63,13 +64,15 @@ def test_rollouts_are_counted(capsys):
 def test_rollouts_of_environments_and_populations_are_measured(name, lines, monkeypatch):
     config = get_config(name)
     config.update({"parallel": "one_device()", "dtype": "float32", "batch_size": 4, **lines})
-    populations, prepare = [], rollout.prepare
+    measured, prepare = [], rollout.prepare
 
     def watched(*args, **options):
-        populations.append(options["population"])
+        measured.append(options["measured"])
         return prepare(*args, **options)
 
     monkeypatch.setattr(rollout, "prepare", watched)
     (line,) = bench_policy.rollouts(config=config.lock(), seconds=0.01)
     assert line["completions_per_second"] > 0 and 0 < line["share_of_updates"] < 1
-    assert populations == [name == "tiny_evolution"]  # a population is not measured once more
+    assert measured == [
+        name == "tiny_ppo"
+    ]  # what sampling said stands, but where a loss has a ratio

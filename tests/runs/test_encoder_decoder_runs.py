@@ -47,7 +47,8 @@ def test_samples_are_learned_from(tmp_path):
     told = [line for line in metrics.read(tmp_path / "run") if "rollout/reward" in line]
     assert len(told) == results["steps"] > 1
     for line in told:
-        assert line["rollout/sampler_difference"] < 1e-4 and math.isfinite(line["train/loss"])
+        assert line["train/log_prob"] == pytest.approx(line["rollout/log_prob"], abs=1e-4)
+        assert math.isfinite(line["train/loss"])
     assert abs(told[0]["rollout/kl"]) < 1e-4 < max(abs(line["rollout/kl"]) for line in told)
     assert results["metrics"]["reference/kl"]["value"] == pytest.approx(0, abs=1e-5)
 

@@ -113,7 +113,7 @@ def test_a_generation_is_the_same_on_several_devices():
         prepare = rollout.prepare(
             population, plan.credit, parts.rollouts.bounds,
             rollout.answering(population, parts.backbone.tokenizer), seed=0, max_kl=9.0,
-            population=True,
+            measured=False,
         )  # fmt: skip
         made, _, own = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
         now, _ = parts.step(parts.state, parts.frozen, parts.layout.put_batch(made[0]))
