@@ -297,6 +297,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
     # Of tokens, with a critic: gae, lambda_returns, n_step(steps=), vtrace (made anew each epoch), expected_sarsa
     c.returns = "gae(discount=1.0, decay=0.95)"
+    c.bootstrap = False  # what is cut by length is worth what critic="value()" says of its end, more than its reward
     c.whiten = True  # advantages of tokens, with a critic
     # exp_weights(beta=), boltzmann_weights(temperature=), raml_weights(temperature=), keep_best, keep_above(quantile=)
     c.weights = "evenly()"

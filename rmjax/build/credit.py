@@ -106,6 +106,7 @@ class Credit(NamedTuple):
     baseline: str
     compare: Callable[..., Any]  # of `baseline`
     returns: Callable[..., Any]
+    bootstrap: bool
     whiten: bool
     weigh: Callable[..., Any] | None
     shape: Shaping
@@ -192,10 +193,14 @@ class Credit(NamedTuple):
     ) -> dict[str, np.ndarray]:
         """Advantages and a critic's targets, of tokens [N, C].
 
-        known: of `__call__`, the reward shaped. log_probs: by the policy as it is now, where that is no longer the one
-        of old_log_probs; values and q are then of now too.
+        known: of `__call__`, the reward shaped; to bootstrap from also end_values [N], of the states behind the texts.
+        log_probs: by the policy as it is now, where that is no longer the one of old_log_probs; what the critic says is
+        then of now too.
         """
         offered = {name: jnp.array(known[name]) for name in ("values", "q") if name in known}
+        offered["ends"] = jnp.zeros(len(mask))
+        if self.bootstrap:
+            offered["ends"] = jnp.array(np.where(known["stopped"], 0.0, known["end_values"]))
         offered["mask"] = jnp.array(mask)
         offered["rewards"] = self._paid(known, mask, beta)
         now = known.get("log_probs", known["old_log_probs"])
@@ -280,6 +285,7 @@ def plan(config: Any) -> Credit:
             named("baseline"),
             bind("baseline", BASELINES),
             bind("returns", RETURNS),
+            config.bootstrap,
             config.whiten,
             weigh,
             shaping.plan(config),
@@ -290,6 +296,7 @@ def plan(config: Any) -> Credit:
             one = np.ones((len(reward), 1), np.float32)
             names = ("old_log_probs", "reference_log_probs", "sampled_log_probs", "values", "q")
             known = {"reward": reward, "stopped": reward > 0, **dict.fromkeys(names, -one)}
+            known["end_values"] = reward
             made(known, one, made.start)
     except ValueError as error:
         raise UserError(

@@ -69,6 +69,11 @@ def plan(config: Any) -> Critic:
             f"config key 'returns': critic={config.critic!r} does not learn from {config.returns!r}; critic='q()' goes "
             "with expected_sarsa(discount=1.0), critic='value()' with any other"
         )
+    if config.bootstrap and (not found.offers or of_actions):
+        raise UserError(
+            f"config key 'bootstrap': what a cut text is worth is said by critic='value()', not {config.critic!r}; set "
+            "that, or bootstrap=False"
+        )
     return found
 
 

@@ -241,6 +241,13 @@ class Places(NamedTuple):
         """[R, L] -> [N, C], 0 behind each text."""
         return np.where(self.mask, values[self.row, self.at], 0.0).astype(np.float32)
 
+    def unpacked(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of tokens [R, L] as [N, C], and "end_values" [R, P] as [N]."""
+        of_texts = {k: arrays[k][self.text_row, self.text_at] for k in {"end_values"} & {*arrays}}
+        return {
+            name: self.unpack(x) for name, x in arrays.items() if name not in of_texts
+        } | of_texts
+
     def packed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays [N] or [N, C] as a batch holds them: [R, P] or [R, L], 0 elsewhere."""
         return {name: self._pack(np.asarray(x, np.float32)) for name, x in arrays.items()}

@@ -1,7 +1,7 @@
 """The `returns` line of a config: from rewards of tokens and what a critic says to advantages and targets.
 
-Legend: N texts, C tokens; all arrays are [N, C], found by name: rewards, values, mask, q, and log_ratios, how much
-likelier each token is now than when it was drawn.
+Legend: N texts, C tokens; arrays are [N, C], found by name: rewards, values, mask, q, and log_ratios, how much
+likelier each token is now than when it was drawn; and ends [N], what the state behind a text is worth (0: nothing).
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from rmjax.credit import returns
 
 Tokens = Float[Array, "N C"]
+Texts = Float[Array, " N"]
 
 
 class Estimate(NamedTuple):
@@ -22,31 +23,38 @@ class Estimate(NamedTuple):
 
 
 def gae(
-    rewards: Tokens, values: Tokens, mask: Tokens, *, discount: float = 1.0, decay: float = 0.95
-) -> Estimate:
+    rewards: Tokens, values: Tokens, mask: Tokens, ends: Texts,
+    *, discount: float = 1.0, decay: float = 0.95,
+) -> Estimate:  # fmt: skip
     """Generalized advantages, and A + V as values' targets (Schulman et al. 2016)."""
-    found = returns.gae(rewards, values, mask, discount=discount, decay=decay)
+    found = returns.gae(rewards, values, mask, discount=discount, decay=decay, bootstrap=ends)
     return Estimate(found, {"returns": found + values * mask})
 
 
 def lambda_returns(
-    rewards: Tokens, values: Tokens, mask: Tokens, *, discount: float = 1.0, decay: float = 0.95
-) -> Estimate:
+    rewards: Tokens, values: Tokens, mask: Tokens, ends: Texts,
+    *, discount: float = 1.0, decay: float = 0.95,
+) -> Estimate:  # fmt: skip
     """TD(lambda): the same as `gae`, by the recursion of its targets (Sutton & Barto 2018, section 12.1)."""
-    found = returns.lambda_returns(rewards, values, mask, discount=discount, decay=decay)
+    found = returns.lambda_returns(
+        rewards, values, mask, discount=discount, decay=decay, bootstrap=ends
+    )
     return _less_values(found, values, mask)
 
 
 def n_step(
-    rewards: Tokens, values: Tokens, mask: Tokens, *, steps: int, discount: float = 1.0
-) -> Estimate:
+    rewards: Tokens, values: Tokens, mask: Tokens, ends: Texts,
+    *, steps: int, discount: float = 1.0,
+) -> Estimate:  # fmt: skip
     """The rewards of `steps` tokens and the value after them (Mnih et al. 2016: as many as a rollout has)."""
-    found = returns.n_step_returns(rewards, values, mask, discount=discount, steps=steps)
+    found = returns.n_step_returns(
+        rewards, values, mask, discount=discount, steps=steps, bootstrap=ends
+    )
     return _less_values(found, values, mask)
 
 
 def vtrace(
-    rewards: Tokens, values: Tokens, log_ratios: Tokens, mask: Tokens,
+    rewards: Tokens, values: Tokens, log_ratios: Tokens, mask: Tokens, ends: Texts,
     *, discount: float = 1.0, decay: float = 1.0, rho_max: float = 1.0,
 ) -> Estimate:  # fmt: skip
     """Targets and advantages of the policy as it is now on texts that it drew as it was (Espeholt et al. 2018).
@@ -55,8 +63,9 @@ def vtrace(
     policy_gradient(), not for losses with a ratio of their own.
     """
     targets, advantages = returns.vtrace(
-        rewards, values, log_ratios, mask, discount=discount, decay=decay, rho_max=rho_max
-    )
+        rewards, values, log_ratios, mask,
+        discount=discount, decay=decay, rho_max=rho_max, bootstrap=ends,
+    )  # fmt: skip
     return Estimate(advantages, {"returns": targets})
 
 

@@ -26,13 +26,16 @@ from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
 from rmjax.train import loop
 
+# Of tokens [R, L], and of texts [R, P].
+MEASURED = ("log_probs", "values", "q", "end_values")
+
 
 class Functions(NamedTuple):
     """What a rollout does, as functions; params are placed as the layout has them.
 
     sample(params, prompts, step, K) -> host Samples [B, K, C]. `step` decides the keys.
     reward(Texts) -> float [N].
-    measure(params, batch) -> {"log_probs", and what the critic offers} [R, L], without dropout.
+    measure(params, batch) -> those of MEASURED that there are, without dropout.
     reference(batch) -> {"log_probs"} [R, L] of the reference policy.
     """
 
@@ -210,7 +213,7 @@ def prepare(
         said = drawn.log_probs * mask
         now = {"log_probs": said}
         if measured:
-            now = {k: where.unpack(x) for k, x in functions.measure(params, batch).items()}
+            now = where.unpacked(functions.measure(params, batch))
         before = where.unpack(functions.reference(batch)["log_probs"])
         reward = drawn.reward()
         known = {
@@ -240,7 +243,7 @@ def prepare(
 
         def renewed(params) -> list[Mapping[str, np.ndarray]]:
             """The parts of a further epoch, credit being that of the policy as it is then."""
-            now = {name: where.unpack(x) for name, x in functions.measure(params, batch).items()}
+            now = where.unpacked(functions.measure(params, batch))
             again = credit.tokens({**known, "reward": arrays["reward"], **now}, mask, beta)
             return packed.split(batch | where.packed(again), bounds, rng)
 

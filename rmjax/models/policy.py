@@ -1,6 +1,6 @@
 """A language model with what its training reads of it.
 
-Legend: R rows, T tokens, S tokens that an encoder reads, L tokens to predict, V vocabulary.
+Legend: R rows, T tokens, S tokens that an encoder reads, L tokens to predict and P texts in a row, V vocabulary.
 """
 
 import flax.linen as nn
@@ -27,6 +27,7 @@ class Policy(LanguageModel):
         positions: Int[Array, "R T"],
         segments: Int[Array, "R T"],
         source_at: Int[Array, "R L"],
+        score_at: Int[Array, "R P"] | None = None,
         row: Int[Array, " R"] | None = None,
         branches: Int[Array, "R T"] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
@@ -36,6 +37,7 @@ class Policy(LanguageModel):
     ) -> dict[str, Array]:
         """{"logits" [R, L, V]} over the token after each of `source_at`, and what the critic says of the states there.
 
+        score_at: each text's last token; a critic of states says of these "end_values" [R, P].
         Other arguments as of `Transformer`; encoder_*: its `source`, all of them or none.
         """
         source = None
@@ -45,12 +47,16 @@ class Policy(LanguageModel):
         hidden, _ = self.transformer(
             tokens, positions, segments, row, branches, source, tiles=tiles
         )
-        at_sources = lambda x: jnp.take_along_axis(x, source_at[..., None], axis=1)
-        hidden = at_sources(hidden)
-        offered = {"logits": self.unembed(hidden)}
+        take = lambda x, at: jnp.take_along_axis(x, at[..., None], axis=1)
+        at_sources = take(hidden, source_at)
+        offered = {"logits": self.unembed(at_sources)}
         if self.critic_transformer is not None:
             own, _ = self.critic_transformer(
                 tokens, positions, segments, None, branches, tiles=tiles
             )
-            hidden = at_sources(own)
-        return offered if self.critic is None else offered | self.critic(hidden)
+            hidden, at_sources = own, take(own, source_at)
+        if self.critic is not None:
+            offered |= self.critic(at_sources)
+        if isinstance(self.critic, Value) and score_at is not None:
+            offered["end_values"] = self.critic(take(hidden, score_at))["values"]
+        return offered

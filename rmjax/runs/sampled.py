@@ -71,7 +71,7 @@ def functions(config: Any, parts: build.Parts, reward: Reward) -> rollout.Functi
 
     def measure(params, frozen, batch):
         offered = run(params, frozen, batch, None)
-        return {name: offered[name] for name in ("log_probs", "values", "q") if name in offered}
+        return {name: offered[name] for name in rollout.MEASURED if name in offered}
 
     def predict(params, frozen, batch):
         return {"log_probs": run(params, frozen, batch, None)["log_probs"]}

@@ -14,7 +14,7 @@ from rmjax.train.objective import Batch
 from rmjax.train.state import collections
 
 INPUTS = ("tokens", "positions", "segments", "score_at")
-LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at")
+LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at", "score_at")
 ASKED = "asked/"  # begins the paths of a reward model's parameters among the frozen ones of a policy's step
 _NOISE = 1  # folded into the step's key
 OPTIONAL_INPUTS = ("branches", "tiles", "encoder_tokens", "encoder_positions", "encoder_segments")
@@ -47,8 +47,9 @@ def language(
     apply: linen's, of a `Policy`. temperature: that texts are sampled at; it divides logits here as there.
     Of tokens [R, L]: log_probs, entropy (nats); with a critic values, of one of actions V = sum_a p Q, whose gradient
     is Q's alone, and beside them q, that of the token itself. Of texts [R, P]: sequence_log_probs (sums over a text's
-    tokens to predict), lengths (their number); of pairs [R, Q] and groups [R, G, K] the same, gathered. The sums of
-    old_log_probs and reference_log_probs [R, L] where the batch holds these.
+    tokens to predict), lengths (their number), with a critic of states end_values, of the state behind the text; of
+    pairs [R, Q] and groups [R, G, K] the same but for values, gathered. The sums of old_log_probs and
+    reference_log_probs [R, L] where the batch holds these.
     relaxed: (parameters under ASKED, batch, logits [R, L, V], key) -> relaxed_reward [R, P]; None: it is not offered.
     """
 

@@ -83,6 +83,19 @@ def test_returns_and_advantages_of_tokens_with_a_critic():
     assert not np.any(white["advantages"][MASK == 0])
 
 
+def test_what_is_cut_is_worth_what_the_critic_says_of_its_end_where_that_is_asked_for():
+    known = KNOWN | {"values": 0 * OLD, "end_values": np.array([10, 20, 30, 40], np.float32)}
+    for name in ("gae(discount=0.5, decay=1.0)", "lambda_returns(discount=0.5, decay=1.0)",
+                 "n_step(steps=9, discount=0.5)", "vtrace(discount=0.5)"):  # fmt: skip
+        lines = {"returns": name, "whiten": False, "baseline": "no_baseline()"}
+        plain, _, _ = made(known, **lines)
+        # The second and the fourth did not stop.
+        more = np.array([[0, 0, 0], [10, 0, 0], [0, 0, 0], [10, 20, 0]], np.float32)
+        cut, _, _ = made(known, bootstrap=True, critic="value()", **lines)
+        np.testing.assert_allclose(cut["returns"], plain["returns"] + more, err_msg=name)
+        np.testing.assert_allclose(cut["advantages"], plain["advantages"] + more, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("weights", "want"),
     [

@@ -118,6 +118,14 @@ def test_returns_are_those_of_the_critic():
         critic.plan(c)
     c.update({"critic": "none()", "returns": "gae()"})
     assert critic.plan(c) == critic.none()
+
+
+@pytest.mark.parametrize("name", ["tiny_q_values", "tiny_rloo"])
+def test_only_a_critic_of_states_says_what_a_cut_text_is_worth(name):
+    c = get_config(name)
+    c.bootstrap = True
+    with pytest.raises(UserError, match=r"'bootstrap': .* is said by critic='value\(\)', not"):
+        critic.plan(c)
     c.critic = "values()"
     with pytest.raises(UserError, match="'critic': there is no 'values'; did you mean 'value'"):
         critic.plan(c)

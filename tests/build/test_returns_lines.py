@@ -24,6 +24,7 @@ def estimate(line, **arrays):
         "q": Q,
         "log_ratios": RATIOS,
         "mask": MASK,
+        "ends": np.zeros(len(MASK), np.float32),
     } | arrays
     found = bound(**{name: jnp.asarray(known[name]) for name in lookup.arrays(bound)})
     assert not np.any(np.asarray(found.advantages)[MASK == 0])

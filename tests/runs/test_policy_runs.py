@@ -168,6 +168,7 @@ SHAPED = {"reward_shaping": "stop_or_penalty(), normalize()", "samples": 2}
         *((name, {}) for name in OTHERS),
         ("tiny_actor_critic", VTRACE),
         ("tiny_actor_critic", SHAPED),
+        ("tiny_actor_critic", {"bootstrap": True}),
     ],
 )
 def test_one_step_of_every_other_objective(name, lines):

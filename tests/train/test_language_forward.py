@@ -199,6 +199,20 @@ def test_log_probs_are_those_of_each_text_alone(bounds):
         )
 
 
+@pytest.mark.parametrize("bounds", [TIGHT, LOOSE])
+def test_the_state_behind_a_text_is_worth_what_it_is_worth_alone(bounds):
+    found, laid = offered(bounds), batch(bounds)
+    longest = int(EXAMPLES.lengths.max())
+    tokens = jnp.asarray([np.pad(t, (0, longest - len(t))) for t in EXAMPLES.tokens])
+    at = jnp.broadcast_to(jnp.arange(longest, dtype=jnp.int32), tokens.shape)
+    own = state.collections(jax.tree.map(jnp.asarray, PARAMS))
+    plain = POLICY.apply(own, tokens, at, jnp.ones_like(tokens), at)
+    for text, (row, place) in places(laid).items():
+        want = float(plain["values"][text, EXAMPLES.lengths[text] - 1])
+        assert found["end_values"][row, place] == pytest.approx(want, abs=1e-5)
+    assert np.ptp(found["end_values"]) > 0.1
+
+
 def test_values_of_a_critic_of_actions_are_their_mean_and_only_its_own_slope():
     rows = {name: jnp.zeros((1, 3), jnp.int32) for name in ("positions", "segments", "source_at")}
     rows |= {"tokens": jnp.array([[0, 2, 1]]), "target_at": jnp.array([[1, 2, 0]])}
