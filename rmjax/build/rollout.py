@@ -142,7 +142,8 @@ def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.nda
     where = Places.of(batch, shape[0] * shape[1], shape[2])
     zeros = np.zeros(where.mask.shape, np.float32)
     names = ("old_log_probs", "reference_log_probs", "sampled_log_probs", *critic)
-    known = {"reward": zeros[:, 0], "stopped": zeros[:, 0] > 0, **dict.fromkeys(names, zeros)}
+    known = {"stopped": zeros[:, 0] > 0, **dict.fromkeys(names, zeros)}
+    known |= dict.fromkeys(("reward", "end_values"), zeros[:, 0])
     arrays, _, _ = credit(known, where.mask.astype(np.float32), credit.start)
     return batch | where.packed(arrays)
 
