@@ -61,8 +61,8 @@ def make_step(
 def settled(state: State, new: State, good: Array) -> State:
     """The state after a step: parameters of `new` where the step was good and none before it was bad, else of `state`.
 
-    What the optimizer remembers is not chosen so, for nobody reads it behind a bad step: XLA on CPU would copy all of it
-    to choose from, at twice the parameters' memory and more time than the update itself takes.
+    What the optimizer remembers is not chosen so, for nobody reads it behind a bad step: XLA on CPU would copy all of
+    it to choose from, at twice the parameters' memory and more time than the update itself takes.
     """
     good = good & (state.bad_step < 0)
     params = jax.tree.map(lambda a, b: jnp.where(good, a, b), new.params, state.params)
