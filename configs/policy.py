@@ -51,7 +51,6 @@ OBJECTIVES = {
         "loss": "reward_weighted()",
         "weights": "raml_weights(temperature=0.3)",
         "samples": 4,
-        "data_answer": True,
     },
     "reinforce": {"loss": "reinforce()", "baseline": "moving_average()", "samples": 1},
     "rloo": {"loss": "reinforce()", "baseline": "leave_one_out()", "samples": 2},
@@ -297,7 +296,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
     # Of tokens, with a critic: gae, lambda_returns, n_step(steps=), vtrace (made anew each epoch), expected_sarsa
     c.returns = "gae(discount=1.0, decay=0.95)"
-    c.bootstrap = False  # what is cut by length is worth what critic="value()" says of its end, more than its reward
+    c.bootstrap = False  # what is cut by length is worth what critic="value()" says of its end, in place of its reward
     c.whiten = True  # advantages of tokens, with a critic
     # exp_weights(beta=), boltzmann_weights(temperature=), raml_weights(temperature=), keep_best, keep_above(quantile=)
     c.weights = "evenly()"

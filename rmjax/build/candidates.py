@@ -12,7 +12,14 @@ from rmjax.errors import UserError
 from rmjax.sampling.generate import Samples
 
 # What losses read of texts as the policy drew them, which an answer of the data is not.
-_OF_DRAWS = {"advantage", "advantages", "old_log_probs", "old_sequence_log_probs", "relaxed_reward"}
+_OF_DRAWS = {
+    "advantage",
+    "advantages",
+    "old_log_probs",
+    "old_sequence_log_probs",
+    "reference_log_probs",
+    "relaxed_reward",
+}
 
 
 def check(config: Any, read: Collection[str]) -> None:
@@ -29,6 +36,11 @@ def check(config: Any, read: Collection[str]) -> None:
             f"{where}one of the {config.samples} candidates of a prompt is the data's answer, and the others are "
             "sampled; set samples to 2 or more"
         )
+    if config.critic != "none()" or config.weights.split("(")[0] == "raml_weights":
+        raise UserError(
+            f"{where}critic={config.critic!r} and weights={config.weights!r} ask how likely an answer was drawn, which "
+            "of the data's is not known; set critic='none()' and weights such as 'boltzmann_weights(temperature=0.3)'"
+        )
     if found := sorted(_OF_DRAWS & {*read}):
         raise UserError(
             f"{where}loss={config.loss!r} reads {', '.join(found)}, which is of what the policy drew itself; use "
@@ -36,16 +48,19 @@ def check(config: Any, read: Collection[str]) -> None:
         )
 
 
-def of_data(records: Sequence[Record], reads: Reads, most: int) -> Samples:
-    """The records' answers as samples [N, 1, C], cut to C = most tokens; of log-probability 0, which nobody reads."""
+def of_data(records: Sequence[Record], reads: Reads, most: int) -> tuple[Samples, list[str]]:
+    """The records' answers as samples [N, 1, C], cut to C = most tokens, and notes; their log-probability is 0, which
+    nobody reads."""
     found = language.answer_ids(records, reads)
     kept = [ids[:most] for ids in found]
     tokens = np.full((len(kept), 1, most), reads.reader.tokenizer.pad_id, np.int32)
     for row, ids in zip(tokens[:, 0], kept, strict=True):
         row[: len(ids)] = ids
+    cut = sum(len(ids) > most for ids in found)
+    notes = [f"{cut} of the data's answers, candidates here, cut to {most} tokens"] if cut else []
     return Samples(
         tokens,
         np.zeros(tokens.shape, np.float32),
         np.array([[len(ids)] for ids in kept], np.int32),
         np.array([[ids[-1] in reads.stop_ids] for ids in kept]),
-    )
+    ), notes

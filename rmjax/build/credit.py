@@ -212,11 +212,15 @@ class Credit(NamedTuple):
         return {name: np.asarray(x) for name, x in told.items()}
 
     def _paid(self, known: Mapping[str, np.ndarray], mask: np.ndarray, beta: float) -> Array:
-        """The reward of each token [N, C], less the price of its divergence."""
+        """The reward of each token [N, C], less the price of its divergence.
+
+        Where ends are bootstrapped a cut text has not earned its reward yet: the critic's word stands for it.
+        """
         nats = jnp.array(self._nats(known))
         if "token_rewards" in known:
             return (jnp.array(known["token_rewards"]) - beta * nats) * mask
-        return returns.token_rewards(jnp.array(known["reward"]), nats, jnp.array(mask), beta=beta)
+        earned = np.where(self.bootstrap & ~known["stopped"], 0.0, known["reward"])
+        return returns.token_rewards(jnp.array(earned), nats, jnp.array(mask), beta=beta)
 
     def _nats(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
         old, reference = (jnp.array(known[f"{who}_log_probs"]) for who in ("old", "reference"))

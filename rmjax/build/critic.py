@@ -74,6 +74,10 @@ def plan(config: Any) -> Critic:
             f"config key 'bootstrap': what a cut text is worth is said by critic='value()', not {config.critic!r}; set "
             "that, or bootstrap=False"
         )
+    if config.bootstrap and config.environment:
+        raise UserError(
+            "config key 'bootstrap': an episode ends after its turns, whatever it is worth by then; set bootstrap=False"
+        )
     return found
 
 

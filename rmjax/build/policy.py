@@ -167,6 +167,7 @@ def plan(config: Any) -> Plan:
             "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
         )
     of_rollouts = {"rollout_parts": 1, "rollout_epochs": 1, "minibatches": 1, "critic": "none()"}
+    of_rollouts |= {"bootstrap": False, "data_answer": False}
     for key, unused in of_rollouts.items():
         if not config.samples and config[key] != unused:
             raise UserError(

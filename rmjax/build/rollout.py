@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
     """What a policy wrote to B prompts: N texts, K to each prompt one after the other, in groups of K.
 
     texts: as people read them. reward(): float32 [N], of whole texts, waited for. log_probs: [N, C], as sampling said.
-    lengths: [N], tokens that were sampled. stopped: [N], ended by itself. sampled: [N], by the policy; what is not is
+    lengths: [N], their tokens. stopped: [N], ended by itself. sampled: [N], by the policy; what is not is
     the data's own answer. more: further arrays that `Credit` reads.
     """
 
@@ -233,7 +233,7 @@ def prepare(
         batch = batch | where.packed(arrays)
         told |= {
             "rollout/reward": float(reward[drawn.sampled].mean()),
-            # What training says of the same tokens is train/log_prob, where a rollout is one update.
+            # What training says of them is train/log_prob, where a rollout is one update and has no data_answer.
             "rollout/log_prob": float(said[drawn.sampled].sum() / mask[drawn.sampled].sum()),
             **{f"rollout/{k}": v for k, v in drawn.figures().items()},
         }
@@ -257,16 +257,16 @@ def prepare(
     return made
 
 
-def measures(config: Any, read: Collection[str]) -> bool:
-    """Whether the policy must read its samples once more before the step. read: the arrays that losses read.
+def measures(config: Any, read: Collection[str], critic: Collection[str]) -> bool:
+    """Whether the policy must read its samples once more before the step.
+
+    read: the arrays that losses read. critic: what it offers.
 
     For a ratio, which is to be 1 exactly at first; for a critic; and for answers that it did not draw. Else what
     sampling said of them is as good, and of members of a population there is nothing better.
     """
     return not config.evolution and bool(
-        {"old_log_probs", "old_sequence_log_probs"} & {*read}
-        or config.critic != "none()"
-        or config.data_answer
+        {"old_log_probs", "old_sequence_log_probs"} & {*read} or critic or config.data_answer
     )
 
 
@@ -288,7 +288,8 @@ def plan(
     c = config
     prompts, notes = prompts_of(records, reads, c.max_prompt)
     if c.data_answer:
-        prompts = prompts._replace(answers=candidates.of_data(records, reads, c.max_new_tokens))
+        answers, more = candidates.of_data(records, reads, c.max_new_tokens)
+        prompts, notes = prompts._replace(answers=answers), [*notes, *more]
     if c.batch_size > len(prompts.ids):
         raise UserError(
             f"config key 'batch_size': {c.batch_size} prompts of {len(prompts.ids)} there are"

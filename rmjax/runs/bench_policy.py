@@ -213,7 +213,7 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
         policy.player(c, chosen, parts, does),
         seed=c.seed,
         max_kl=c.max_kl,
-        measured=rollout.measures(config, chosen.reads),
+        measured=rollout.measures(config, chosen.reads, chosen.critic.offers),
     )
     state, carry, spent, count = parts.state, chosen.credit.start, np.zeros(2), 0
     frozen = {**parts.frozen, **parts.asked}

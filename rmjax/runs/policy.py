@@ -167,7 +167,7 @@ def _train(
             tools.play,
             seed=config.seed,
             max_kl=config.max_kl,
-            measured=rollout.measures(config, chosen.reads),
+            measured=rollout.measures(config, chosen.reads, chosen.critic.offers),
         )
         batches, carry = lambda k: map(rollouts.item, range(k, steps)), chosen.credit.start
     elif any("reference" in name for name in chosen.reads):

@@ -48,7 +48,7 @@ def rolled(**lines):
     c = get_config("tiny_minimum_risk")
     c.update({"samples": K, "batch_size": B, "kl": "fixed(beta=0.1)", **lines})
     prompts, _ = rollout.prompts_of(RECORDS, READS, 8)
-    prompts = prompts._replace(answers=candidates.of_data(RECORDS, READS, C))
+    prompts = prompts._replace(answers=candidates.of_data(RECORDS, READS, C)[0])
     runs, own = rollout.Plan(prompts, None, BOUNDS, 0, 1.0, 8, C), credit.plan(c)
     write = rollout.answering(does, BYTES)
     (batch,), carry, told = rollout.prepare(does, own, BOUNDS, write, seed=0, max_kl=1e9)(
@@ -66,7 +66,8 @@ def by_number(batch, name):
 
 
 def test_answers_of_the_data_are_read_as_training_reads_them_and_cut():
-    found = candidates.of_data(RECORDS, READS, C)
+    found, notes = candidates.of_data(RECORDS, READS, C)
+    assert notes == ["1 of the data's answers, candidates here, cut to 6 tokens"]
     trained = language.encode(RECORDS, READS, 99).examples
     for i, (tokens, start) in enumerate(zip(trained.tokens, trained.starts, strict=True)):
         n = found.lengths[i, 0]
@@ -109,7 +110,7 @@ def test_candidates_that_repeat_another_count_once():
     np.testing.assert_allclose(minimum_risk(logs, rewards, jnp.array(masks[0]), alpha=0.5), alone)
 
 
-@pytest.mark.parametrize("weights", ["raml_weights(temperature=0.001)", "keep_best()"])
+@pytest.mark.parametrize("weights", ["boltzmann_weights(temperature=0.001)", "keep_best()"])
 def test_where_the_datas_answer_is_best_only_it_is_learned_as_by_likelihood(weights):
     prompts, batch, _, _ = rolled(weights=weights, kl="free()")
     best = np.array([r != "abcdefg" for r in prompts.references])
@@ -127,7 +128,14 @@ def test_where_the_datas_answer_is_best_only_it_is_learned_as_by_likelihood(weig
         ("tiny_minimum_risk", {"samples": 1, "baseline": "no_baseline()"}, "set samples to 2"),
         ("tiny_evolution", {"data_answer": True}, "population"),
         ("tiny_game", {"data_answer": True}, "no episodes"),
-        ("tiny_reward_weighted", {"data_answer": True}, "set samples to 2"),
+        ("tiny_reward_weighted", {"data_answer": True}, "samples=0 makes none"),
+        ("tiny_raml", {"data_answer": True}, "how likely an answer was drawn"),
+        ("tiny_minimum_risk", {"critic": "value()"}, "how likely an answer was drawn"),
+        (
+            "tiny_minimum_risk",
+            {"loss": "minimum_risk() + 0.1 * kl_k1()"},
+            "reads reference_log_probs",
+        ),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(name, lines, named):

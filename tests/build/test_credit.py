@@ -89,8 +89,8 @@ def test_what_is_cut_is_worth_what_the_critic_says_of_its_end_where_that_is_aske
                  "n_step(steps=9, discount=0.5)", "vtrace(discount=0.5)"):  # fmt: skip
         lines = {"returns": name, "whiten": False, "baseline": "no_baseline()"}
         plain, _, _ = made(known, **lines)
-        # The second and the fourth did not stop.
-        more = np.array([[0, 0, 0], [10, 0, 0], [0, 0, 0], [10, 20, 0]], np.float32)
+        # The second and the fourth did not stop: half of 20 and of 40, in place of rewards of 2 and 8.
+        more = np.array([[0, 0, 0], [8, 0, 0], [0, 0, 0], [6, 12, 0]], np.float32)
         cut, _, _ = made(known, bootstrap=True, critic="value()", **lines)
         np.testing.assert_allclose(cut["returns"], plain["returns"] + more, err_msg=name)
         np.testing.assert_allclose(cut["advantages"], plain["advantages"] + more, err_msg=name)

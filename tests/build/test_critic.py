@@ -118,6 +118,9 @@ def test_returns_are_those_of_the_critic():
         critic.plan(c)
     c.update({"critic": "none()", "returns": "gae()"})
     assert critic.plan(c) == critic.none()
+    c.critic = "values()"
+    with pytest.raises(UserError, match="'critic': there is no 'values'; did you mean 'value'"):
+        critic.plan(c)
 
 
 @pytest.mark.parametrize("name", ["tiny_q_values", "tiny_rloo"])
@@ -126,6 +129,10 @@ def test_only_a_critic_of_states_says_what_a_cut_text_is_worth(name):
     c.bootstrap = True
     with pytest.raises(UserError, match=r"'bootstrap': .* is said by critic='value\(\)', not"):
         critic.plan(c)
-    c.critic = "values()"
-    with pytest.raises(UserError, match="'critic': there is no 'values'; did you mean 'value'"):
+
+
+def test_episodes_end_where_they_end():
+    c = get_config("tiny_game")
+    c.update({"bootstrap": True, "critic": "value()"})
+    with pytest.raises(UserError, match="'bootstrap': an episode ends after its turns"):
         critic.plan(c)

@@ -365,7 +365,8 @@ def test_few_numbers_of_rows_serve_all_rollouts():
 )
 def test_samples_are_read_once_more_only_where_that_tells_something(name, wanted):
     c = get_config(name)
-    assert rollout.measures(c, policy.plan(c).reads) == wanted
+    plan = policy.plan(c)
+    assert rollout.measures(c, plan.reads, plan.critic.offers) == wanted
 
 
 def test_where_they_are_not_what_sampling_said_stands():
