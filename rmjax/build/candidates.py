@@ -49,8 +49,10 @@ def check(config: Any, read: Collection[str]) -> None:
 
 
 def of_data(records: Sequence[Record], reads: Reads, most: int) -> tuple[Samples, list[str]]:
-    """The records' answers as samples [N, 1, C], cut to C = most tokens, and notes; their log-probability is 0, which
-    nobody reads."""
+    """The records' answers as samples [N, 1, C], cut to C = most tokens, and notes.
+
+    Their log-probabilities are 0, and nobody reads them.
+    """
     found = language.answer_ids(records, reads)
     kept = [ids[:most] for ids in found]
     tokens = np.full((len(kept), 1, most), reads.reader.tokenizer.pad_id, np.int32)

@@ -26,7 +26,7 @@ from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples
 from rmjax.train import loop
 
-# Of tokens [R, L], and of texts [R, P].
+# What a reading of samples tells: the last of texts [R, P], the others of tokens [R, L].
 MEASURED = ("log_probs", "values", "q", "end_values")
 
 
@@ -260,10 +260,9 @@ def prepare(
 def measures(config: Any, read: Collection[str], critic: Collection[str]) -> bool:
     """Whether the policy must read its samples once more before the step.
 
+    It must for a ratio, which is to be 1 exactly at first; for a critic; and for answers that it did not draw. Else
+    what sampling said of them is as good, and of members of a population there is nothing better.
     read: the arrays that losses read. critic: what it offers.
-
-    For a ratio, which is to be 1 exactly at first; for a critic; and for answers that it did not draw. Else what
-    sampling said of them is as good, and of members of a population there is nothing better.
     """
     return not config.evolution and bool(
         {"old_log_probs", "old_sequence_log_probs"} & {*read} or critic or config.data_answer
