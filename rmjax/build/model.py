@@ -277,6 +277,11 @@ def policy_of(source: str) -> Backbone:
 
     Raises: UserError where there is none that decodes.
     """
+    if not (source.startswith("hf://") or source in ("minilm", "smollm2") or Path(source).exists()):
+        raise UserError(
+            f"--policy: there is no {source!r}; name the folder of a finished run of experiments.optimize_policy, a "
+            "Hugging Face folder, a .gguf file, 'smollm2' or hf://ORG/NAME"
+        )
     found = finished(source) if (Path(source) / "checkpoints").is_dir() else stored(source)
     if found.config.kind == "encoder":
         raise UserError(f"--policy={source!r} is an encoder, which cannot answer")

@@ -117,6 +117,8 @@ def _language_source(missing: list[str]) -> str:
 
 
 def _source(missing: list[str]) -> str:
+    if any("log_probs" in name for name in missing):
+        return "policies offer; experiments.optimize_policy has their losses"
     heads = {
         "logits": "classes()",
         "thresholds": "ordinal()",

@@ -210,7 +210,10 @@ def check_offer(examples: Examples, offer: Sequence[str]) -> None:
                 f"config key 'pair_arrays': {name!r} is none of {', '.join(PAIR_ARRAYS)}"
             )
         if examples.given is not None and name not in examples.given:
-            raise UserError(f"config key 'pair_arrays': not every pair of the data has a {name!r}")
+            field = {"margins": "margin", "target": "votes"}[name]
+            raise UserError(
+                f"config key 'pair_arrays': {name!r} is of the field {field!r}, which not every pair of the data has"
+            )
         if examples.given is None and name == "target" and examples.votes is None:
             raise UserError(
                 "config key 'pair_arrays': 'target' needs every rater's own rating (`ratings`)"

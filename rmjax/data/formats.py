@@ -89,6 +89,8 @@ def draft(row: Any, number: int, reading: Reading) -> Draft:
 
 
 def _pair(row: Mapping, shared: dict) -> Draft:
+    if absent := {"chosen", "rejected"} - {*row}:
+        raise Bad(f'field "{absent.pop()}": is missing')
     found = conversations.split(*(row.get(k, "") for k in ("prompt", "chosen", "rejected")))
     margin = fields.number(row, "margin") if "margin" in row else None
     target = _target(row)

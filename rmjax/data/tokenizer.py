@@ -111,6 +111,19 @@ class Tokenizer:
         )
         return cls(made)
 
+    def for_prompts(self) -> "Tokenizer":
+        """The same, but a text alone is read as a prompt: nothing ends it, and a language model goes on from there."""
+        if not len(self._frames[False][2]):  # nothing ends a text
+            return self
+        before, between, after = ([self.token(int(i)) for i in ids] for ids in self._frames[True])
+        made = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        made.post_processor = processors.TemplateProcessing(  # pyright: ignore
+            single=[*before, "$A", *between],
+            pair=[*before, "$A", *between, "$B", *after],
+            special_tokens=[(t, made.token_to_id(t)) for t in {*before, *between, *after}],  # pyright: ignore
+        )
+        return Tokenizer(made)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token ids, without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

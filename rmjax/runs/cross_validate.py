@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rmjax.build import reward as build
 from rmjax.errors import UserError
 from rmjax.evaluation import statistics
 from rmjax.runs import folder, progress, reward
@@ -24,6 +25,7 @@ def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
     Raises: UserError on what the user can mend.
     """
     c: Any = config
+    build.plan(c)  # whatever is wrong is said before any fold
     if c.fold:
         raise UserError(f"config key 'fold': is set here by --folds; leave it out, not {c.fold!r}")
     if c.seeds > 1:

@@ -51,6 +51,11 @@ def run(
         scorer = scoring.load(home)
     test, validation, notes, classes = _records(data)
     kind = KINDS[type(test[0])]
+    if kind == "plain texts":
+        raise UserError(
+            f"{data} holds texts without ratings, by which a reward model could be judged; file(path=..., "
+            "rating='reward') makes the rewards of logs ratings"
+        )
     if (kind == "processes") != (scorer.kind == "processes"):
         raise UserError(
             f"{data} holds {kind}; the model in {model or home} was trained on {scorer.kind}, and what scores whole "

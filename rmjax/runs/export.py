@@ -75,7 +75,9 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
 
 def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str, Any]:
     found = model.finished(str(home))
-    reader = Reader(found.tokenizer, found.template, about["config"]["max_length"], share=False)
+    # Whoever generates has a prompt tokenized alone; an encoder reads it as a whole text.
+    tokenizer = found.tokenizer if model.encodes(found.config) else found.tokenizer.for_prompts()
+    reader = Reader(tokenizer, found.template, about["config"]["max_length"], share=False)
     pad = found.tokenizer.pad_id
     try:
         made = export.language_model(found.config, found.weights)

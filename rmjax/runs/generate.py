@@ -44,7 +44,8 @@ def run(
 
     Args:
       policy: the run folder of a language model, "smollm2", a Hugging Face folder, hf://ORG/NAME or a .gguf file.
-      input: file of JSON lines, with text or messages as prompts; - is the standard input; "" asks at the terminal.
+      input: file of JSON lines with the field "prompt", a string or a list of messages; - is the standard input; ""
+        asks at the terminal.
       output: file to write; - writes lines to the standard output as they are answered.
       reward_model: run folder or Hugging Face folder that ranks the completions, the best first.
       samples: completions of each prompt.

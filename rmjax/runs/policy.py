@@ -34,6 +34,8 @@ from rmjax.runs import (
 from rmjax.runs.rewarding import Reward
 from rmjax.train import checkpoint, loop, metrics
 
+KNOWN = "rewards.npy"  # of the data's own answers
+
 
 class _Tools(NamedTuple):
     """What a run measures policies by, compiled once.
@@ -71,7 +73,6 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     folder.check_data(home, hashes)
     choices = resume.choices(home, config)
     found, reads = build.backbone(config, chosen, loaded)
-    folder.begin(home, config, hashes, choices)
     prompts = prompts_of(loaded)
     rewards = {
         key: made
@@ -79,12 +80,17 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         if (made := rewarding.make(config, key, prompts, whole=chosen.words > 0)) is not None
     }
     known = logged.rewards(config, chosen.terms, loaded.train)
-    if "reward" in rewards and not config.samples:
+    asked = "reward" in rewards and not config.samples
+    if asked:
         known = _data_rewards(home, loaded.train, rewards["reward"])
     judge = None
     if chosen.relaxed and config.samples:
         judge = relaxing.judge(config, reads, loaded.train, whole=chosen.words > 0)
     parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
+    tools = _tools(config, chosen, parts, rewards)
+    folder.begin(home, config, hashes, choices)  # all is checked: what is refused leaves no folder
+    if asked and known is not None:
+        folder.write_array(home / KNOWN, known)
     kind = "seeds" if chosen.environment else loaded.kind
     say(
         f"{len(loaded.train):,} training {kind}, {parts.parameters:,} parameters, {_size(parts)}, "
@@ -93,7 +99,6 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     for note in parts.notes:
         say(f"note: {note}")
     try:
-        tools = _tools(config, chosen, parts, rewards)
         tally = _train(home, config, chosen, parts, tools, choices)
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
@@ -136,16 +141,14 @@ def _steps(parts: build.Parts) -> int:
 
 
 def _data_rewards(home: Path, records: Sequence[Record], reward: Reward) -> np.ndarray:
-    """The reward of each record's own answer; kept in the run folder, for it takes a while."""
-    path = home / "rewards.npy"
-    if not path.exists():
-        progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
-        answers = [language.answers(r, compare=False)[0] for r in records]
-        prompts = [language.said(r.prompt) for r in records]
-        stopped = np.array([r.stopped if isinstance(r, Text) else True for r in records])
-        found = reward(Texts(prompts, answers, answers, stopped))
-        folder.write_array(path, found)
-    return np.load(path)
+    """The reward of each record's own answer; once computed it is in the run folder, for it takes a while."""
+    if (home / KNOWN).exists():
+        return np.load(home / KNOWN)
+    progress.CONSOLE.print(f"computing the rewards of {len(records):,} texts of the data")
+    answers = [language.answers(r, compare=False)[0] for r in records]
+    prompts = [language.said(r.prompt) for r in records]
+    stopped = np.array([r.stopped if isinstance(r, Text) else True for r in records])
+    return reward(Texts(prompts, answers, answers, stopped))
 
 
 def _train(

@@ -68,6 +68,11 @@ def make(config: Any, key: str, prompts: Mapping[str, Prompt], *, whole: bool) -
 def _asked(source: str, prompts: Mapping[str, Prompt], *, whole: bool) -> dict[str, Callable]:
     """What a model answers: `score` [N] or, of several seeds, [S, N]; of a classifier also `probabilities` [N, C]."""
     home = Path(source) / "checkpoints"
+    if not (source.startswith("hf://") or Path(source).exists()):
+        raise UserError(
+            f"there is no {source!r} to ask for rewards; name the folder of a finished run of "
+            "experiments.train_reward, or a Hugging Face folder"
+        )
     scorer = scoring.load(Path(source)) if home.is_dir() else stored.load(source)
 
     def records(asked: Sequence[str], completions: Sequence[str]) -> list[RatedText]:

@@ -143,6 +143,10 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
             "it was begun with"
         )
     about = checkpoint.about(best)
+    if "stop" in about:
+        raise UserError(
+            f"{workdir} is a language model's run, not a reward model's; name one of experiments.train_reward"
+        )
     config: Any = ConfigDict(about["config"])
     reader = model.reader_of(about)
     layout = parallel.one_device(shardings.spec, config.seeds)

@@ -1,5 +1,6 @@
 """Reward models that come as Hugging Face folders, exported here or made elsewhere, as scorers."""
 
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,6 +23,12 @@ def load(source: str, *, reference: str = "", beta: float = 0.1) -> scoring.Scor
     beta: the coefficient that the policy was tuned with.
     Raises: UserError where the folders hold no such models.
     """
+    for each in (source, reference):
+        if (Path(each) / "checkpoints").is_dir():
+            raise UserError(
+                f"{each} is a run's folder, not a Hugging Face folder: of a reward model, name it with --workdir; or "
+                f"export it first (experiments.export --workdir={each} --output=...)"
+            )
     return _implicit(source, reference, beta) if reference else _classifier(source)
 
 

@@ -59,6 +59,7 @@ def test_mistakes_are_named_before_anything_loads(loss, pair_arrays, message):
         ("plackett_luce()", TEXTS, "needs group_mask, group_ratings, group_scores, which rankings"),
         ("attributes_mse()", TEXTS, "which the head attributes() offers"),
         ("attributes_mse()", TEXTS | {"attribute_scores"}, "which rated texts with ratings by"),
+        ("dpo()", TEXTS, "which policies offer; experiments.optimize_policy has their losses"),
         ("mse()", PAIRS, "needs rating, which rated texts offer; pairs without ratings do not"),
     ],
 )

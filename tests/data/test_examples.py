@@ -156,7 +156,7 @@ def bytes_of(ids):
         (
             lambda: encode([Pair("0", "", "", "", "a", "b")], reader(24), train=True)[0],
             "margins",
-            "not every pair of the data has a 'margins'",
+            "'margins' is of the field 'margin', which not every pair of the data has",
         ),
     ],
 )

@@ -114,6 +114,13 @@ def test_margin_weight_and_votes(tmp_path):
     ]
 
 
+def test_a_pair_without_one_side_is_named(tmp_path):
+    row = {k: x for k, x in PAIR.items() if k != "rejected"} | {"reject": "No."}
+    path = jsonl(tmp_path / "p.jsonl", [PAIR, row])
+    with pytest.raises(UserError, match=r'line 2: field "rejected": is missing'):
+        sources.read(path)
+
+
 def test_empty_and_identical_pairs_are_dropped_and_counted(tmp_path):
     rows = [
         PAIR,

@@ -165,3 +165,17 @@ def test_a_vocabulary_smaller_than_bytes_is_refused():
     assert Tokenizer.bpe(["ab"], 259).vocab_size == 259
     with pytest.raises(ValueError, match="needs 259 tokens or more, got 258"):
         Tokenizer.bpe(["ab"], 258)
+
+
+@pytest.mark.parametrize("made", [BYTES, Tokenizer.bpe(["a prime and a river"] * 9, 262)])
+def test_for_prompts_a_text_alone_is_read_as_what_an_answer_follows(made):
+    read, prompts, answers = made.for_prompts(), ["a prime", "r"], [["and", "a"], ["river"]]
+    want, _ = made.encode_groups(prompts, answers, 99)
+    found, _ = read.encode_groups(prompts, answers, 99)
+    others = tokenizers.Tokenizer.from_str(read.to_json())  # as another library has it
+    for prompt, one, same in zip(prompts, want, found, strict=True):
+        np.testing.assert_array_equal(others.encode(prompt).ids, one.prompt)
+        np.testing.assert_array_equal(same.prompt, one.prompt)
+        for a, b in zip(one.completions, same.completions, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert read.for_prompts().to_json() == read.to_json()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from configs.policy import get_config as get_policy
 from rmjax.build import data
 from rmjax.errors import UserError
 from rmjax.runs import cross_validate
@@ -47,6 +48,11 @@ def test_parts_of_a_fold_are_disjoint_and_cover_all():
 def test_a_fold_that_cannot_be_is_refused(line):
     with pytest.raises(UserError, match="'fold'"):
         data.fold(data.synthetic_ratings(count=50), line)
+
+
+def test_a_config_of_another_command_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is of another command"):
+        cross_validate.run(config=get_policy("tiny"), workdir=str(tmp_path))
 
 
 def test_seeds_and_a_fold_of_ones_own_are_refused(tmp_path):

@@ -37,6 +37,9 @@ def test_steps_are_refused_by_a_model_of_whole_texts_and_pairs_are_not(rated, tm
     path.write_text(json.dumps(steps) + "\n")
     with pytest.raises(UserError, match="holds processes; the model in .* was trained on texts"):
         evaluate.run(workdir=str(rated[0]), data=str(path))
+    path.write_text('{"prompt": "1 + 1?", "completion": "2"}\n')
+    with pytest.raises(UserError, match="holds texts without ratings"):
+        evaluate.run(workdir=str(rated[0]), data=str(path))
     found = evaluate.run(workdir=str(rated[0]), data=str(pairs_file))
     assert found["metrics"]["pairs/pair_accuracy"]["n"] == 120
 

@@ -7,12 +7,16 @@ import math
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 from configs.policy import NAMES, get_config
-from rmjax.build import logged, packed, rollout
+from rmjax.build import logged, model, packed, rollout
 from rmjax.build import policy as build
+from rmjax.data import language
+from rmjax.data.encode import Reader
+from rmjax.data.language import Reads
 from rmjax.errors import UserError
-from rmjax.runs import policy, rewarding, sampled
+from rmjax.runs import export, policy, rewarding, sampled, scoring
 from rmjax.train import checkpoint, loop, metrics
 from tests.build.test_critic import saved
 from tests.runs.stopping import stopped_and_gone_on
@@ -260,7 +264,7 @@ def test_answers_of_several_batches_keep_their_rewards():
         ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
         ("tiny_off_policy", {"samples": 0, "rollout_epochs": 1}, "'data': 48 of 48 training answers have no log_prob"),
         ("tiny_relaxed", {"samples": 0, "reward": "regex(pattern='e')"}, "needs relaxed_reward, which samples"),
-        ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1"),
+        ("tiny_rloo", {"samples": 1}, "compares the answers to one prompt; set samples"),
         ("tiny_rloo", {"rollout_parts": 3}, "'rollout_parts': batch_size=8 prompts have no 3 equal parts"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'rollout_epochs': is of rollouts, and samples=0 makes none; set samples to 1"),
@@ -295,3 +299,22 @@ def test_mistakes_are_named_with_their_key(tmp_path, name, lines, message):
     with pytest.raises(UserError) as error:
         policy.run(config=config(name, **lines), workdir=str(tmp_path / "run"))
     assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()  # the mended command may have the same folder
+
+
+def test_a_language_models_run_is_no_reward_model(done):
+    home, _ = done("tiny")
+    with pytest.raises(UserError, match="is a language model's run, not a reward model's"):
+        scoring.load(home)
+
+
+def test_an_exported_policy_reads_prompts_as_its_run_does(done, tmp_path):
+    home, _ = done("tiny_rloo")
+    export.run(workdir=str(home), output=str(tmp_path / "exported"))
+    prompts, read = ["a fine", "no"], []
+    for source in (home, tmp_path / "exported"):
+        reader = Reader(model.policy_of(str(source)).tokenizer, None, 99, share=True)
+        read.append(language.prompts(prompts, Reads(reader, (2,)), 99)[0])
+    plain = tokenizers.Tokenizer.from_file(str(tmp_path / "exported/tokenizer.json"))
+    for prompt, own, others in zip(prompts, *read, strict=True):
+        assert own.tolist() == others.tolist() == plain.encode(prompt).ids

@@ -110,6 +110,11 @@ def test_a_policy_is_judged_by_its_implicit_reward(tmp_path, pairs_file):
         evaluate.run(workdir=str(tmp_path), model=policy, reference=base, data=str(ratings))
 
 
+def test_a_runs_folder_is_no_exported_model(rated):
+    with pytest.raises(UserError, match="is a run's folder, not a Hugging Face folder"):
+        stored.load(str(rated[0]))
+
+
 def test_what_is_no_reward_model_is_refused(tmp_path):
     language(tmp_path / "base", 1)
     with pytest.raises(UserError, match="has no head, so it is no reward model"):
