@@ -218,7 +218,9 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
         attributes=tuple(attributes.items()),
         **shared,
     )
-    return Draft(record, label)
+    mean = len(attributes) > 1 and not (chosen or own)
+    rated = f"texts rated by the mean of {', '.join(attributes)}; rating='...' takes one of these"
+    return Draft(record, label, rated if mean else "")
 
 
 def _logged(row: Mapping) -> dict[str, Any]:

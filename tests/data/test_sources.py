@@ -114,6 +114,14 @@ def test_margin_weight_and_votes(tmp_path):
     ]
 
 
+def test_a_mean_of_attributes_is_told(tmp_path):
+    rows = [{"text": "a", "stars": 4, "year": 1987}, {"text": "b", "stars": 2, "year": 1990}]
+    path = jsonl(tmp_path / "t.jsonl", rows)
+    (note,) = sources.read(path).notes
+    assert "2 texts rated by the mean of stars, year; rating='...' takes one" in note
+    assert sources.read(path, rating="stars").notes == []
+
+
 def test_a_pair_without_one_side_is_named(tmp_path):
     row = {k: x for k, x in PAIR.items() if k != "rejected"} | {"reject": "No."}
     path = jsonl(tmp_path / "p.jsonl", [PAIR, row])
