@@ -78,7 +78,7 @@ class Template:
 def render(prompt: Prompt, completion: str, template: Template | None) -> tuple[str, str]:
     """The texts of a prompt and of a completion of it, with what the template puts after an answer.
 
-    Without a template: messages as "role: content" lines, and the completion after "assistant: ".
+    Without a template: messages as "role: content" lines, and "assistant: ", which the completion follows.
     With one, a prompt that is text is a user's message. Without a prompt the completion is a text of its own, as it is.
     Raises: UserError where the template does not render a conversation as its beginning and more.
     """
@@ -89,9 +89,8 @@ def render(prompt: Prompt, completion: str, template: Template | None) -> tuple[
             return prompt, completion
         prompt = (("user", prompt),)
     if template is None:
-        return "".join(
-            f"{role}: {content}\n" for role, content in prompt
-        ), f"assistant: {completion}"
+        lines = "".join(f"{role}: {content}\n" for role, content in prompt)
+        return f"{lines}assistant: ", completion
     before = template.render(prompt, generation=True)
     whole = template.render((*prompt, ("assistant", completion)), generation=False)
     if not whole.startswith(before):

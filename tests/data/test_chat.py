@@ -63,7 +63,7 @@ def test_an_answer_holds_the_end_of_its_turn():
 
 def test_without_a_template_messages_are_lines_and_text_is_itself():
     assert chat.render((*HI, ("assistant", "Hm.")), "No.", None) == (
-        "user: Hi?\nassistant: Hm.\n", "assistant: No."
+        "user: Hi?\nassistant: Hm.\nassistant: ", "No."
     )  # fmt: skip
     assert chat.render("Hi?", "Yes.", None) == ("Hi?", "Yes.")
     for template in (None, TEMPLATE):

@@ -95,7 +95,8 @@ def test_text_that_is_read_as_other_tokens_is_left_out():
         ([*yes, 2], False, False),
         ([2], True, True),
     ):
-        assert answering.read_back(np.array(own), stopped, "Q?", reads) == good, own
+        for prompt in ("Q?", (("user", "Q?"),)):
+            assert answering.read_back(np.array(own), stopped, prompt, reads) == good, own
 
 
 @pytest.mark.parametrize(
