@@ -281,12 +281,14 @@ def plan(config: Any) -> Credit:
             "config key 'weights': raml_weights() divides by the chance of sampling, and samples=0 samples nothing; "
             "set boltzmann_weights(temperature=...)"
         )
-    grouped = named("baseline") in ("leave_one_out", "group_normalized", "group_centered")
-    if config.samples == 1 and grouped:
-        raise UserError(
-            f"config keys 'samples', 'baseline': {config.baseline} compares the answers to one prompt; set samples to "
-            "2 or more, or baseline to 'no_baseline()' or 'moving_average()'"
-        )
+    if config.samples and named("baseline") in GROUPED:
+        try:
+            bind("baseline", GROUPED)(jnp.zeros((1, config.samples)))
+        except ValueError as error:
+            raise UserError(
+                f"config keys 'samples', 'baseline': {config.baseline}: {error}; set samples to 2 or more, or baseline "
+                "to 'no_baseline()' or 'moving_average()'"
+            ) from error
     try:
         price = bind("kl", KL)()
         made = Credit(

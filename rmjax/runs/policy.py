@@ -79,18 +79,17 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         for key in ("reward", "gold")
         if (made := rewarding.make(config, key, prompts, whole=chosen.words > 0)) is not None
     }
-    known = logged.rewards(config, chosen.terms, loaded.train)
-    asked = "reward" in rewards and not config.samples
-    if asked:
-        known = _data_rewards(home, loaded.train, rewards["reward"])
+    known, given = logged.rewards(config, chosen.terms, loaded.train), None
+    if "reward" in rewards and not config.samples:
+        known = given = _data_rewards(home, loaded.train, rewards["reward"])
     judge = None
     if chosen.relaxed and config.samples:
         judge = relaxing.judge(config, reads, loaded.train, whole=chosen.words > 0)
     parts = build.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
     tools = _tools(config, chosen, parts, rewards)
     folder.begin(home, config, hashes, choices)  # all is checked: what is refused leaves no folder
-    if asked and known is not None:
-        folder.write_array(home / KNOWN, known)
+    if given is not None:
+        folder.write_array(home / KNOWN, given)
     kind = "seeds" if chosen.environment else loaded.kind
     say(
         f"{len(loaded.train):,} training {kind}, {parts.parameters:,} parameters, {_size(parts)}, "

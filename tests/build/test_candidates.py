@@ -42,9 +42,9 @@ def reward(texts):
     return np.array([a == b for a, b in zip(texts.completions, texts.references, strict=True)], np.float32)  # fmt: skip
 
 
-def rolled(**lines):
-    """The batch of one rollout with the data's answers, and what is told of it."""
-    does = rollout.Functions(sample, reward, measure, lambda batch: measure(0.5, batch))
+def rolled(first=0.5, **lines):
+    """The batch of one rollout with the data's answers, and what is told of it. first: the reference's parameters."""
+    does = rollout.Functions(sample, reward, measure, lambda batch: measure(first, batch))
     c = get_config("tiny_minimum_risk")
     c.update({"samples": K, "batch_size": B, "kl": "fixed(beta=0.1)", **lines})
     prompts, _ = rollout.prompts_of(RECORDS, READS, 8)
@@ -98,6 +98,12 @@ def test_figures_are_of_what_the_policy_said():
     assert told["rollout/sampler_difference"] < 1e-6
     assert carry["seen"] == B * (K - 1)
     assert carry["beta"] == pytest.approx(0.1 * (1 - 0.2 * B * (K - 1) / 100))
+    # Within the bounds of one step: the data's answers are many nats further from the reference.
+    _, _, carry, told = rolled(3.0, kl="adaptive(beta=0.1, target=0.2, horizon=100)")
+    assert told["rollout/kl"] == pytest.approx(nats.mean() / -1.5, rel=1e-5)
+    error = told["rollout/kl"] / 0.2 - 1
+    assert 0 < error < 0.1
+    assert carry["beta"] == pytest.approx(0.1 * (1 + error * B * (K - 1) / 100))
 
 
 def test_candidates_that_repeat_another_count_once():

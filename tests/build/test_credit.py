@@ -170,7 +170,7 @@ def test_the_moving_average_is_of_earlier_rollouts():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"baseline": "leave_one_out()", "samples": 1}, "compares the answers to one prompt; set samples to 2"),
+        ({"baseline": "leave_one_out()", "samples": 1}, "at least 2 completions of a prompt, got 1; set samples to 2"),
         ({"baseline": "moving_average(decay=1.0)"}, "decay must be in [0, 1), got 1.0"),
         ({"kl": "fixed(beta=-1.0)"}, "beta must not be negative"),
         ({"kl": "adaptive(target=0.0)"}, "beta, target and horizon must be positive"),

@@ -264,7 +264,7 @@ def test_answers_of_several_batches_keep_their_rewards():
         ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
         ("tiny_off_policy", {"samples": 0, "rollout_epochs": 1}, "'data': 48 of 48 training answers have no log_prob"),
         ("tiny_relaxed", {"samples": 0, "reward": "regex(pattern='e')"}, "needs relaxed_reward, which samples"),
-        ("tiny_rloo", {"samples": 1}, "compares the answers to one prompt; set samples"),
+        ("tiny_rloo", {"samples": 1}, "at least 2 completions of a prompt, got 1; set samples to 2"),
         ("tiny_rloo", {"rollout_parts": 3}, "'rollout_parts': batch_size=8 prompts have no 3 equal parts"),
         ("tiny_rloo", {"samples": -1}, "'samples': must not be negative"),
         ("tiny_ppo", {"samples": 0}, "'rollout_epochs': is of rollouts, and samples=0 makes none; set samples to 1"),
