@@ -31,7 +31,6 @@ HH = {
     "epochs": 1.0,
 }
 SMOLLM2 = {"model": "pretrained(source='smollm2')", "schedule": "linear(peak=2e-5)"}
-HH_SMOLLM2 = {**HH, **SMOLLM2, "microbatches": 2}  # half the memory: activations of 30 layers
 NAMES = {
     "ratings": {**MINILM, "data": "human_ratings()", "max_length": 112, "epochs": 2.0},
     "movie": {**MINILM, "data": "human_ratings(domains='movie')", "max_length": 112},
@@ -52,9 +51,11 @@ NAMES = {
         "epochs": 2.0,
     },
     "hh_minilm": {**HH, **MINILM, "epochs": 2.0},
-    "hh": HH_SMOLLM2,
+    "hh": {**HH, **SMOLLM2},
     "hh_lora": {
-        **HH_SMOLLM2,
+        **HH,
+        **SMOLLM2,
+        "microbatches": 2,  # half the memory
         "adapter": "lora(rank=16, alpha=32.0)",
         "schedule": "linear(peak=2e-4)",
     },
