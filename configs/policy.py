@@ -260,6 +260,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.train_seeds = 10_000  # of an environment; those of validation_prompts and test_prompts follow
     c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
     c.max_length = 256  # tokens of a prompt with its answer; of each where an encoder reads prompts
+    c.special_tokens = ""  # that a text spells: parse (special, as transformers has them), text, or as the model says
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices
     c.epochs = 1.0
     c.policy = (
@@ -283,12 +284,15 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.reward, c.reward_model = (
         "",
         "",
-    )  # a sum of rewards, such as "learned()"; the run folder that it asks
+    )  # a sum of rewards, such as "learned()"; the run folder or Hugging Face folder that it asks
+    c.reward_output = (
+        ""  # which of a stored model's several outputs is the reward; gold_output: the same of gold
+    )
     # What becomes of rollouts' rewards before they are learned from, in this order, such as
     # "stop_or_penalty(penalty=-1.0), clip(low=-5.0, high=5.0), normalize()", or length_penalty(coef=). Figures of
     # validation and judgment are of the reward as it is.
     c.reward_shaping = ""
-    c.gold, c.gold_model = "", ""  # another one that is only watched
+    c.gold, c.gold_model, c.gold_output = "", "", ""  # another one that is only watched
     # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs a sample of the reward that is
     # learned from (not by relaxed()), and a state of the policy where the best is chosen.
     c.kl = "free()"

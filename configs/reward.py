@@ -100,6 +100,7 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     c.data = "human_ratings()"  # human_ratings, file, synthetic_ratings
     c.fold = ""  # "0/5": judge on the first of five parts of all documents; cross_validate sets it
     c.max_length = 256  # tokens of one text
+    c.special_tokens = ""  # that a text spells: parse (special, as transformers has them), text, or as the model says
     c.group_size = 1  # texts of one domain drawn together; every unordered pair of unequal ratings in it counts
     c.pair_arrays = (
         ""  # of "margins", "target", "tie": what pairs offer to the loss beyond their order

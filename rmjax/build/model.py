@@ -1,7 +1,6 @@
 """The `model` and `adapter` lines of a config: a linen module, its weights by path, and its tokenizer."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,30 +13,59 @@ import numpy as np
 from huggingface_hub import snapshot_download
 
 from rmjax import assets, lookup
-from rmjax.data import chat
+from rmjax.data import chat, tokenizer_config
 from rmjax.data.encode import Reader
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.language import Reads
+from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import gguf, heads, presets, safetensors
 from rmjax.models.layers import Adapter
 from rmjax.models.lora import merge
+from rmjax.models.outputs import Outputs
 from rmjax.models.policy import CRITIC
 from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train import checkpoint
 from rmjax.train.state import gather, unflatten
 
+READING = 2  # by which rules run folders were tokenized; others are refused
+SPECIAL_TOKENS = ("", "parse", "text")  # of the line special_tokens
+
 
 class Backbone(NamedTuple):
-    """A transformer before its head: `weights` by path, empty where it starts from nothing."""
+    """A transformer before its head, and how it reads: `weights` by path, empty where it starts from nothing.
+
+    template: of conversations. outputs: what those of a stored classifier are. stop: the token that ends an answer.
+    stop_ids: further ones that do. layout, types, unscored: as of `Reader`; layout.pairs of an encoder.
+    """
 
     config: Config
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
     pooling: str
-    template: chat.Template | None = None  # of conversations
-    max_length: int = 0  # tokens that the tokenizer's maker has it cut at; 0: not said
-    labels: tuple[str, ...] = ()  # what a stored classifier calls its outputs
-    stop: str = ""  # the token that ends an answer
+    template: chat.Template | None = None
+    outputs: Outputs | None = None
+    stop: str = ""
+    stop_ids: tuple[int, ...] = ()
+    layout: Layout = Layout()
+    types: bool = False
+    unscored: int | None = None
+    dtype: str = "float32"  # that the weights are stored in
+
+    def dated(self, date: str) -> "Backbone":
+        """The same, its template rendering that date where it renders today's."""
+        return self._replace(template=self.template and self.template.dated(date))
+
+    def reading(self) -> dict[str, Any]:
+        """How it reads, as JSON: what `reader_of` reads."""
+        return {
+            "reading": READING,
+            "tokenizer": self.tokenizer.to_json(),
+            "template": self.template and self.template.about(),
+            "template_hash": self.template and self.template.hash,
+            "layout": self.layout._asdict(),
+            "types": self.types,
+            "unscored": self.unscored,
+        }
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = False) -> Backbone:
@@ -48,11 +76,9 @@ def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = Fa
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     new_head: leave a stored classifier's head out, to train one of another kind.
     """
-    found = _without_output(stored(source))
-    if new_head:
-        kept = {k: w for k, w in found.weights.items() if not k.startswith("head/")}
-        found = found._replace(weights=kept)
-    return found._replace(pooling=pooling or found.pooling)
+    found = _without_output(stored(source, head=not new_head))
+    unscored = found.unscored if pooling in ("", "last") else None
+    return found._replace(pooling=pooling or found.pooling, unscored=unscored)
 
 
 def _without_output(found: Backbone) -> Backbone:
@@ -61,29 +87,50 @@ def _without_output(found: Backbone) -> Backbone:
     return found._replace(weights=kept)
 
 
-def stored(source: str, *, key: str = "model") -> Backbone:
-    """All that a `source` of `pretrained` holds, output embeddings ("unembed") included; key: of the config."""
+def stored(source: str, *, key: str = "model", head: bool = True) -> Backbone:
+    """All that a `source` of `pretrained` holds, output embeddings ("unembed") included.
+
+    key: of the config. head: False leaves a classifier's head out.
+    """
     path = _path(source, key)
-    pooling, most, labels = "", 0, ()
     if path.suffix == ".gguf":
-        read = gguf.load(path)
-        config, weights = read.config, read.weights
-        tokenizer = Tokenizer.from_json(read.tokenizer)
-        template = read.template
-        tokens = {"bos_token": read.bos_token, "eos_token": read.eos_token}
-    else:
-        config, weights, pooling, labels = safetensors.load(path)
-        tokenizer = Tokenizer.from_file(path / "tokenizer.json")
-        template, tokens, most = _template(path)
+        return _of_gguf(path)
+    model, reads = safetensors.load(path, head=head), tokenizer_config.load(path)
+    config, tokenizer = model.config, reads.tokenizer
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{path}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
                         f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
-    made = None
-    if template:
-        made = chat.Template(template, **tokens, special_tokens=tokenizer.special_tokens)
-    usual = "mean" if config.kind == "encoder" else "last"
-    stop = tokens.get("eos_token", "")
-    return Backbone(config, weights, tokenizer, pooling or usual, made, most, labels, stop)
+    return Backbone(
+        config,
+        model.weights,
+        tokenizer,
+        model.pooling or usual_pooling(config),
+        _template(reads.template, reads.bos_token, reads.eos_token, tokenizer),
+        model.outputs,
+        reads.eos_token,
+        reads.eos_ids,
+        Layout(pairs=config.kind == "encoder", escaped=reads.escaped, cut_front=reads.cut_front),
+        reads.types and config.token_types > 1,
+        model.unscored,
+        model.dtype,
+    )
+
+
+def _of_gguf(path: Path) -> Backbone:
+    read = gguf.load(path)
+    tokenizer = Tokenizer.from_json(read.tokenizer)
+    template = _template(read.template, read.bos_token, read.eos_token, tokenizer)
+    pooling = usual_pooling(read.config)
+    return Backbone(read.config, read.weights, tokenizer, pooling, template, stop=read.eos_token)
+
+
+def usual_pooling(config: Config) -> str:
+    """What a head reads where nothing says otherwise."""
+    return "mean" if config.kind == "encoder" else "last"
+
+
+def _template(source: str, bos: str, eos: str, tokenizer: Tokenizer) -> chat.Template | None:
+    return chat.Template(source, bos, eos, tokenizer.special_tokens) if source else None
 
 
 def _path(source: str, key: str) -> Path:
@@ -113,30 +160,11 @@ def _path(source: str, key: str) -> Path:
     return path
 
 
-def _template(folder: Path) -> tuple[str, dict[str, str], int]:
-    """The chat template beside a tokenizer, "" if there is none, the tokens it may name, and where texts are cut."""
-    file, single = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        template = known.get("chat_template") or ""
-        if single.exists():
-            template = single.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise UserError(f"{file}: is not JSON in UTF-8: {error}") from error
-    if isinstance(template, list):  # several, by name
-        template = {t["name"]: t["template"] for t in template}.get("default", "")
-    text = lambda token: token["content"] if isinstance(token, dict) else token or ""
-    most = known.get("model_max_length") or 0
-    most = int(most) if most < 1e9 else 0  # transformers writes 1e30 where it is not known
-    return template, {name: text(known.get(name)) for name in ("bos_token", "eos_token")}, most
-
-
 def tiny_encoder(*, width: int = 32, layers: int = 2, pooling: str = "mean") -> Backbone:
     """A small encoder over bytes, from scratch."""
     tokenizer = Tokenizer.bytes()
-    return Backbone(
-        presets.encoder(tokenizer.vocab_size, width, layers, 512), {}, tokenizer, pooling
-    )
+    config = presets.encoder(tokenizer.vocab_size, width, layers, 512)
+    return Backbone(config, {}, tokenizer, pooling, layout=Layout(pairs=True))
 
 
 def tiny_decoder(*, width: int = 32, layers: int = 2, pooling: str = "last") -> Backbone:
@@ -174,6 +202,7 @@ def finished(workdir: str, *, key: str = "model") -> Backbone:
         raise UserError(
             f"config key '{key}': {workdir} is a reward model's run, not a language model's"
         )
+    check_reading(workdir, about)
     params = merged(Path(workdir), about)
     template = about["template"] and chat.Template(**about["template"])
     return Backbone(
@@ -183,7 +212,18 @@ def finished(workdir: str, *, key: str = "model") -> Backbone:
         "last",
         template or None,
         stop=about["stop"],
+        stop_ids=tuple(about["stop_ids"]),
+        layout=Layout(**about["layout"]),
     )
+
+
+def check_reading(workdir: str | Path, about: Mapping[str, Any]) -> None:
+    """Raises: UserError if the run that `about` is of was trained on texts tokenized by other rules than these."""
+    if about.get("reading") != READING:
+        raise UserError(
+            f"{workdir}: was trained by an rmjax before 0.2, which tokenized prompts and completions apart; its model "
+            "would read texts otherwise than it learned to. Train it again, or score with that version"
+        )
 
 
 def merged(workdir: Path, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -298,13 +338,60 @@ def shares(config: Config, pooling: str) -> bool:
     return config.kind == "decoder" and pooling != "first"
 
 
-def reader_of(about: Mapping[str, Any]) -> Reader:
-    """How the model that a checkpoint's description is of reads records."""
+def reader(
+    backbone: Backbone, max_length: int, special_tokens: str = "", *, share: bool | None = None
+) -> Reader:
+    """How this model reads records.
+
+    special_tokens: how those that a text spells are read, "parse" (as special tokens) or "text"; "": as its folder
+      says.
+    share: None: where `shares` allows it.
+    Raises: UserError on another word.
+    """
+    return Reader(
+        backbone.tokenizer,
+        backbone.template,
+        max_length,
+        shares(backbone.config, backbone.pooling) if share is None else share,
+        _laid_out(backbone.layout, special_tokens),
+        backbone.types,
+        backbone.unscored,
+    )
+
+
+def _laid_out(layout: Layout, special_tokens: str) -> Layout:
+    """The layout, with special tokens that a text spells as asked for."""
+    if special_tokens not in SPECIAL_TOKENS:
+        raise UserError(
+            f"special_tokens={special_tokens!r}: must be parse (special tokens that a text spells are special, as "
+            "transformers reads them), text (they are text), or empty (as the model's folder says)"
+        )
+    return layout._replace(escaped=special_tokens == "text") if special_tokens else layout
+
+
+def reads(found: Backbone, how: Reader, where: str) -> Reads:
+    """How a language model reads, and all the tokens that end its answers. where: begins an error.
+
+    Raises: UserError where it names none.
+    """
+    stop = found.tokenizer.id_of(found.stop)
+    if stop is None:
+        raise UserError(f"{where} names no token that ends a text (eos_token)")
+    others = tuple(i for i in found.stop_ids if i != stop)
+    return Reads(how, (stop, *dict.fromkeys(others)), encodes(found.config))
+
+
+def reader_of(about: Mapping[str, Any], special_tokens: str = "") -> Reader:
+    """How the model that a checkpoint's description is of reads records. special_tokens: as of `reader`."""
+    layout = _laid_out(Layout(**about["layout"]), special_tokens)
     return Reader(
         Tokenizer.from_json(about["tokenizer"]),
         None if about["template"] is None else chat.Template(**about["template"]),
         about["config"]["max_length"],
         shares(Config(**about["transformer"]), about["pooling"]),
+        layout,
+        about["types"],
+        about["unscored"],
     )
 
 

@@ -14,13 +14,13 @@ import numpy as np
 
 from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples
-from rmjax.data.tokenizer import Tokenizer
 from rmjax.sampling.generate import Samples
 
 
 class Prompts(NamedTuple):
     """What a rollout starts from: token ids of each prompt, its number in the data, its text, the data's own answer.
 
+    leads: what a completion of each begins with before its own text, as of `language.Opened`; (): nothing.
     answers: these once more, [B, 1, C], where they are candidates beside the policy's samples.
     """
 
@@ -28,6 +28,7 @@ class Prompts(NamedTuple):
     number: np.ndarray
     texts: list[str]
     references: list[str]
+    leads: Sequence[str] = ()
     answers: Samples | None = None
 
     def take(self, which: np.ndarray) -> "Prompts":
@@ -35,7 +36,12 @@ class Prompts(NamedTuple):
         pick = lambda values: [values[int(i)] for i in which]
         answers = self.answers and Samples(*(x[which] for x in self.answers))
         return Prompts(
-            pick(self.ids), self.number[which], pick(self.texts), pick(self.references), answers
+            pick(self.ids),
+            self.number[which],
+            pick(self.texts),
+            pick(self.references),
+            pick(self.leads) if self.leads else (),
+            answers,
         )
 
 
@@ -69,15 +75,16 @@ class Bounds(NamedTuple):
     encoder_ratio: float = 0.0
 
 
-def as_texts(samples: Samples, prompts: Prompts, tokenizer: Tokenizer) -> Texts:
+def as_texts(samples: Samples, prompts: Prompts, reads: language.Reads) -> Texts:
     """Samples as text, K of each prompt one after the other."""
     count = samples.tokens.shape[1]
     tokens = samples.tokens.reshape(-1, samples.tokens.shape[2])
-    kept = zip(tokens, samples.lengths.ravel(), strict=True)
     repeat = lambda values: [v for v in values for _ in range(count)]
+    leads = prompts.leads or [""] * len(prompts.ids)
+    kept = zip(tokens, samples.lengths.ravel(), repeat(prompts.ids), repeat(leads), strict=True)
     return Texts(
         repeat(prompts.texts),
-        [tokenizer.decode(row[:n]) for row, n in kept],
+        [language.completion(row[:n], prompt, lead, reads) for row, n, prompt, lead in kept],
         repeat(prompts.references),
         np.asarray(samples.stopped).ravel(),
     )

@@ -27,7 +27,6 @@ from rmjax.build.critic import Critic
 from rmjax.build.data import DATA, Data
 from rmjax.build.model import Backbone
 from rmjax.data import language, pipeline
-from rmjax.data.encode import Reader
 from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
@@ -227,8 +226,8 @@ def prompted(chosen: Plan, loaded: Data) -> Data:
     )
 
 
-def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
-    """The policy's transformer and how it reads.
+def backbone(config: Any, chosen: Plan, loaded: Data, date: str = "") -> tuple[Backbone, Reads]:
+    """The policy's transformer and how it reads. date: that a chat template with a date renders; "": today.
 
     Raises: UserError where it is no language model or has no stop token.
     """
@@ -239,7 +238,7 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
     ]
     try:
         wanted = "texts" in lookup.arrays(chosen.policy)
-        found = chosen.policy(texts()) if wanted else chosen.policy()
+        found = (chosen.policy(texts()) if wanted else chosen.policy()).dated(date)
     except ValueError as error:
         raise UserError(f"config key 'policy': {error}") from error
     if found.config.kind == "encoder":
@@ -252,15 +251,11 @@ def backbone(config: Any, chosen: Plan, loaded: Data) -> tuple[Backbone, Reads]:
             f"config key 'policy': {config.policy} reads prompts by an encoder, which an environment's further "
             "observations do not reach; set a causal decoder"
         )
-    stop = found.tokenizer.id_of(found.stop)
-    if stop is None:
-        raise UserError(
-            f"config key 'policy': {config.policy} names no token that ends a text (eos_token)"
-        )
-    template = None if chosen.words else found.template
     # Answers share their prompt, read by either stack: no token of it sees them.
-    reader = Reader(found.tokenizer, template, config.max_length, share=True)
-    return found, Reads(reader, (stop,), model.encodes(found.config))
+    reader = model.reader(found, config.max_length, config.special_tokens, share=True)
+    if chosen.words:
+        reader = reader._replace(template=None)
+    return found, model.reads(found, reader, f"config key 'policy': {config.policy}")
 
 
 def assemble(

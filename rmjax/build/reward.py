@@ -12,10 +12,11 @@ from rmjax import lookup
 from rmjax.build import data, heads, model, objective, training
 from rmjax.build.data import DATA, Data
 from rmjax.data import examples, pipeline
-from rmjax.data.encode import Known, Reader, encode
+from rmjax.data.encode import Known, encode
 from rmjax.errors import UserError
 from rmjax.models import attention, shardings
 from rmjax.models.heads import RewardModel
+from rmjax.models.outputs import in_order
 from rmjax.train import parallel, state, step
 from rmjax.train.state import Params, State
 
@@ -96,10 +97,10 @@ def _records(line: str, fold: str) -> Callable[[], Data]:
     return (lambda: data.fold(records(), fold)) if fold else records
 
 
-def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
+def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str, date: str = "") -> Parts:
     """Builds batches, model, optimizer, step and the placed first state.
 
-    loaded: what chosen.records() gave. dtype: of products.
+    loaded: what chosen.records() gave. dtype: of products. date: that a chat template with a date renders; "": today.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, adapter = config, chosen.training.adapter
@@ -108,9 +109,10 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
                         "optimize_policy trains language models on them, and file(rating='reward') makes the rewards "
                         "of logs ratings")  # fmt: skip
     try:
-        backbone = chosen.backbone()
+        backbone = chosen.backbone().dated(date)
     except ValueError as error:
         raise UserError(f"config key 'model': {error}") from error
+    backbone = _in_order(backbone, loaded)
     layout = chosen.training.layout(shardings.spec, c.seeds)
     batches, notes = _batches(c, chosen, loaded, backbone, layout.ways)
     needs = objective.needs(chosen.terms)
@@ -153,6 +155,33 @@ def assemble(config: Any, chosen: Plan, loaded: Data, dtype: str) -> Parts:
     )
 
 
+def _in_order(backbone: model.Backbone, loaded: Data) -> model.Backbone:
+    """A stored classifier with its outputs in the order of the data's classes or attributes.
+
+    Raises: UserError where they are others.
+    """
+    outputs, kernel = backbone.outputs, backbone.weights.get("head/logits/kernel")
+    name, wanted = "logits", loaded.classes
+    if outputs is not None and outputs.kind == "attributes":
+        name, wanted = "attributes", loaded.attributes
+        kernel = backbone.weights.get("head/attributes/kernel")
+    elif loaded.scale and not wanted:
+        wanted = tuple(map(str, range(loaded.scale[0], loaded.scale[1] + 1)))
+    if outputs is None or outputs.unnamed or kernel is None or not wanted:
+        return backbone
+    order = in_order(outputs, np.arange(len(outputs.names)), wanted)
+    if order is None:
+        raise UserError(
+            f"config key 'model': the stored head's outputs are {', '.join(outputs.names)}, and the data has "
+            f'{", ".join(wanted)}; give such data, or train a new head: model="pretrained(..., new_head=True)"'
+        )
+    head = {
+        f"head/{name}/{part}": backbone.weights[f"head/{name}/{part}"][..., order]
+        for part in ("kernel", "bias")
+    }
+    return backbone._replace(weights=backbone.weights | head)
+
+
 def _batches(
     config: Any, chosen: Plan, loaded: Data, backbone: model.Backbone, ways: int
 ) -> tuple[list[pipeline.Batches], list[str]]:
@@ -162,9 +191,12 @@ def _batches(
         raise UserError(
             "config key 'model': steps are scored where they end; set pooling='last' in it"
         )
-    reads = reader(backbone, model.longest(backbone.config, c.max_length))
+    reads = model.reader(backbone, model.longest(backbone.config, c.max_length), c.special_tokens)
     known = Known(loaded.scale, loaded.attributes)
-    texts, notes = encode(loaded.train, reads, known, train=True)
+    made = encode(loaded.train, reads, known, train=True)
+    texts, notes = made.examples, made.notes
+    if backbone.pooling == "last" and loaded.kind != "processes":
+        notes = [reads.rule(), *notes]
     examples.check_offer(texts, chosen.pair_arrays)
     draw = lambda seed: pipeline.batches(
         texts,
@@ -179,12 +211,6 @@ def _batches(
         tiling=pipeline.Tiling(attention.TILE, causal=backbone.config.kind == "decoder"),
     )
     return pipeline.stack([draw(c.seed + i) for i in range(c.seeds)]), notes
-
-
-def reader(backbone: model.Backbone, max_length: int) -> Reader:
-    """How this model reads records."""
-    share = model.shares(backbone.config, backbone.pooling)
-    return Reader(backbone.tokenizer, backbone.template, max_length, share)
 
 
 def _offered(module: RewardModel, params: Params, batch: dict[str, np.ndarray]) -> set[str]:

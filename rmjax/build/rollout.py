@@ -18,7 +18,6 @@ from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples, encoder_ratio
 from rmjax.data.language import Reads
 from rmjax.data.records import Record
-from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.evaluation import text
 from rmjax.sampling import filters
@@ -149,7 +148,7 @@ def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.nda
 
 
 def answering(
-    functions: Functions, tokenizer: Tokenizer, *, encoder_ratio: float = 0.0, parts: int = 1
+    functions: Functions, reads: Reads, *, encoder_ratio: float = 0.0, parts: int = 1
 ) -> Write:
     """Returns what writes one answer to a prompt, and has it judged.
 
@@ -168,7 +167,7 @@ def answering(
             made.append(
                 Samples(*(np.concatenate(x, axis=1) for x in zip(drawn, *given, strict=True)))
             )
-            said.append(packed.as_texts(made[-1], own, tokenizer))
+            said.append(packed.as_texts(made[-1], own, reads))
             rewards.append(worker.submit(functions.reward, said[-1]))
         samples, texts = Samples(*map(np.concatenate, zip(*made, strict=True))), packed.merged(said)
         return Drawn(
@@ -347,10 +346,11 @@ def prompts_of(
     records: Sequence[Record], reads: Reads, max_prompt: int
 ) -> tuple[Prompts, list[str]]:
     """The prompts of records with the answers that the data have to them, and notes on what was cut."""
-    ids, notes = language.prompts([r.prompt for r in records], reads, max_prompt)
+    opened = language.prompts([r.prompt for r in records], reads, max_prompt)
     texts = [language.said(r.prompt) for r in records]
     references = [language.answers(r, compare=False)[0] for r in records]
-    return Prompts(ids, np.arange(len(ids)), texts, references), notes
+    numbers = np.arange(len(opened.ids))
+    return Prompts(opened.ids, numbers, texts, references, opened.leads), opened.notes
 
 
 def bounds_of_one(config: Any, reads: Reads, ways: int) -> Bounds:

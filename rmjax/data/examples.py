@@ -29,6 +29,7 @@ class Examples:
     given: {"margins", "target": [N / 2]} where texts 2i and 2i + 1 are a given pair, chosen first; else None.
     fixed: groups that the data name (answers to one prompt); None: groups are drawn.
     ends: places in each text where a score is read; None: its last token.
+    second: where the second of two segments begins in each text [N], whose tokens have type 1; None: all have type 0.
     share: rows keep what the texts of a group begin with alike once; exact in causal models only.
     starts: the first token of each text that a language model is to predict [N], 1 or later; None: no such texts.
     aims: places of all tokens of each text that it is to predict, ascending from `starts`; None: it is all that follow.
@@ -46,6 +47,7 @@ class Examples:
     given: Mapping[str, np.ndarray] | None = None
     fixed: Sequence[np.ndarray] | None = None
     ends: Sequence[np.ndarray] | None = None
+    second: np.ndarray | None = None
     share: bool = False
     starts: np.ndarray | None = None
     aims: Sequence[np.ndarray] | None = None
@@ -86,11 +88,13 @@ class Examples:
         return int(np.sum(self.first_place[group + 1] - self.first_place[group]))
 
     def prefix(self, group: np.ndarray) -> int:
-        """How many tokens a row keeps once for the whole group; each text keeps one of its own at least, and all that
-        a language model is to predict."""
+        """How many tokens a row keeps once for the whole group; each text keeps one of its own at least, its scored
+        places, and all that a language model is to predict."""
         if not self.share:
             return 0
         found = shared_prefix([self.tokens[i] for i in group])
+        if self.ends is not None:
+            found = min(found, *(int(self.ends[i][0]) for i in group))
         return found if self.starts is None else min(found, int(self.starts[group].min()))
 
     def length(self, group: np.ndarray) -> int:

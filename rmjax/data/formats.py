@@ -14,6 +14,7 @@
 
 TEXT is text, completion, response or sentence; or sentence1 with sentence2, the first of which is the prompt.
 A prompt, chosen and rejected are strings, lists of {"role", "content"} or transcripts ("\\n\\nHuman: ...").
+Messages may have more (tool_calls, reasoning_content), and a row "tools": chat templates render them in prompts.
 Every record may have id, document, domain and weight.
 Other numbers of a logged text are no attributes; file(rating='reward') makes its reward a rating, for reward models.
 Labels of steps: where a file holds a -1, its labels are good 1, neutral 0, bad -1, and become 1, 1/2, 0.
@@ -36,6 +37,7 @@ FIELDS = (
 TEXTS = ("text", "completion", "response", "sentence", "sentence2")
 COMMON = ("id", "document", "domain", "weight", "prompt", "sentence1", "messages", *TEXTS)
 LOGGED = ("reward", "log_prob", "log_probs")
+REDUCED = "of answers with tool calls, reasoning or the like the text alone is read"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,9 @@ def draft(row: Any, number: int, reading: Reading) -> Draft:
 def _pair(row: Mapping, shared: dict) -> Draft:
     if absent := {"chosen", "rejected"} - {*row}:
         raise Bad(f'field "{absent.pop()}": is missing')
-    found = conversations.split(*(row.get(k, "") for k in ("prompt", "chosen", "rejected")))
+    found = conversations.split(
+        *(row.get(k, "") for k in ("prompt", "chosen", "rejected")), tools=row.get("tools")
+    )
     margin = fields.number(row, "margin") if "margin" in row else None
     target = _target(row)
     if found.chosen == found.rejected or not (found.chosen.strip() and found.rejected.strip()):
@@ -105,6 +109,8 @@ def _pair(row: Mapping, shared: dict) -> Draft:
         target=target,
         **shared,
     )
+    if found.reduced:
+        return Draft(record, note=f"pairs: {REDUCED}")
     return Draft(record, note="pairs differ before their last turn" if found.early else "")
 
 
@@ -119,7 +125,7 @@ def _target(row: Mapping) -> float | None:
 
 
 def _ranking(row: Mapping, shared: dict) -> Draft:
-    prompt = conversations.prompt(row.get("prompt", ""))
+    prompt = conversations.prompt(row.get("prompt", ""), tools=row.get("tools"))
     texts, ratings = _ranked(row)
     best: dict[str, float] = {}  # of completions that say the same, the best rating
     for text, rating in zip(texts, ratings, strict=True):
@@ -178,7 +184,7 @@ def _process(row: Mapping, shared: dict) -> Draft:
     labels = fields.numbers({"labels": listed}, "labels", len(steps))
     if not all(-1 <= v <= 1 for v in labels):
         raise Bad('field "labels": must be true or false, from 0 to 1, or -1, 0 and 1')
-    prompt = conversations.prompt(row.get("prompt", ""))
+    prompt = conversations.prompt(row.get("prompt", ""), tools=row.get("tools"))
     document = _document(row, prompt, steps[0])
     return Draft(
         Process(document=document, prompt=prompt, steps=tuple(steps), labels=labels, **shared)
@@ -186,7 +192,7 @@ def _process(row: Mapping, shared: dict) -> Draft:
 
 
 def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
-    row = _answered(row)
+    row, reduced = _answered(row)
     names = [name for name in TEXTS if name in row]
     if len(names) > 1:
         raise Bad(f"has {' and '.join(names)}, of which one is the text; leave out the other")
@@ -195,19 +201,21 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
     # A policy may say nothing but that it stops.
     text = (fields.string if logged else fields.filled)(row, names[0])
     head = "sentence1" if names == ["sentence2"] else "prompt"
-    prompt = conversations.prompt(row.get(head, ""), head)
+    prompt = conversations.prompt(row.get(head, ""), head, tools=row.get("tools"))
     document = _document(row, prompt, text)
     if logged:
         log = _logged(row)
         if not text and not (prompt and log["stopped"]):
             raise Bad(f'field "{names[0]}": is empty')
-        return Draft(Text(document=document, text=text, prompt=prompt, **log, **shared))
+        return Draft(
+            Text(document=document, text=text, prompt=prompt, **log, **shared), note=reduced
+        )
     if own and not chosen and {"log_prob", "log_probs"} & set(row):
         raise Bad(f'"log_prob" is of a logged answer, whose "reward" stands for {min(own)!r}')
     ratings = fields.numbers(row, "ratings") if "ratings" in row else ()
     attributes = _attributes(row, reading)
     if not (attributes or chosen or own):
-        return Draft(Text(document=document, text=text, prompt=prompt, **shared))
+        return Draft(Text(document=document, text=text, prompt=prompt, **shared), note=reduced)
     rating, label = _rating(row, ratings, attributes, reading)
     record = RatedText(
         document=document,
@@ -220,7 +228,7 @@ def _rated(row: Mapping, shared: dict, reading: Reading) -> Draft:
     )
     mean = len(attributes) > 1 and not (chosen or own)
     rated = f"texts rated by the mean of {', '.join(attributes)}; rating='...' takes one of these"
-    return Draft(record, label, rated if mean else "")
+    return Draft(record, label, rated if mean else reduced)
 
 
 def _logged(row: Mapping) -> dict[str, Any]:
@@ -243,10 +251,10 @@ def _logged(row: Mapping) -> dict[str, Any]:
     return found
 
 
-def _answered(row: Mapping) -> Mapping:
-    """A conversation under "messages" as a prompt and its answer, which is the assistant's last message."""
+def _answered(row: Mapping) -> tuple[Mapping, str]:
+    """A conversation under "messages" as a prompt and its answer, the assistant's last message, and what to count."""
     if "messages" not in row:
-        return row
+        return row, ""
     if any(name in row for name in ("prompt", "sentence1", *TEXTS)):
         raise Bad('"messages" are prompt and answer in one; leave out the other texts')
     found = conversations.prompt(row["messages"], "messages")
@@ -254,8 +262,10 @@ def _answered(row: Mapping) -> Mapping:
         raise Bad(
             'field "messages": must end with an answer of the "assistant" to messages before it'
         )
-    before = [{"role": role, "content": content} for role, content in found[:-1]]
-    return {**row, "prompt": before, "completion": found[-1][1]}
+    _, content, *more = found[-1]
+    reduced = f"texts: {REDUCED}" if more else ""
+    before = row["messages"][: len(found) - 1]
+    return {**row, "prompt": before, "completion": content}, reduced
 
 
 def _attributes(row: Mapping, reading: Reading) -> dict[str, float]:

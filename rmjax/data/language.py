@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmjax.data.encode import Encoded, Reader, groups
+from rmjax.data.encode import Encoded, Reader, groups, openings, told
 from rmjax.data.examples import Examples, encoder_ratio, singles
 from rmjax.data.records import Pair, Process, Prompt, Ranking, RatedText, Record, Text
-from rmjax.data.tokenizer import Group
+from rmjax.data.tokenizer import UNLIMITED
 from rmjax.errors import UserError
 
-WHOLE = 10**9  # tokens: longer than any text
 BEGIN = np.zeros(1, np.int32)  # what a decoder behind an encoder begins with: `Transformer`'s 0
 
 
@@ -25,6 +24,12 @@ class Reads(NamedTuple):
     reader: Reader
     stop_ids: tuple[int, ...]
     encoder: bool = False
+
+    @property
+    def whole(self) -> Reader:
+        """The reader that cuts nothing; where an encoder reads the prompts, these and the answers are texts apart."""
+        layout = self.reader.layout._replace(pairs=self.encoder, apart=self.encoder)
+        return self.reader._replace(max_length=UNLIMITED, layout=layout)
 
 
 def opened(records: Sequence[Record], words: int) -> list[Text]:
@@ -63,7 +68,7 @@ def opened(records: Sequence[Record], words: int) -> list[Text]:
 
 def said(prompt: Prompt) -> str:
     """A prompt as a text, a conversation as what was said in it."""
-    return prompt if isinstance(prompt, str) else "\n".join(content for _, content in prompt)
+    return prompt if isinstance(prompt, str) else "\n".join(message[1] for message in prompt)
 
 
 def answers(record: Record, *, compare: bool) -> tuple[str, ...]:
@@ -103,18 +108,16 @@ def encode(
             "prompts='opening(words=4)', data with prompts, or a decoder alone as policy"
         )
     said = [answers(r, compare=compare) for r in records]
-    reader = reads.reader._replace(max_length=WHOLE)
-    found, _ = groups(reader, [r.prompt for r in records], said)
+    found, counts = groups(reads.whole, [r.prompt for r in records], said)
     tokens, starts, record_of, learned, members, cut = [], [], [], [], [], 0
     parted = set()  # records that are not read whole
     for i, group in enumerate(found):
         own = []
-        if reads.encoder:
-            group = group._replace(prompt=BEGIN)
-        for place, completion in enumerate(group.completions):
-            answer = _ended(records[i], completion, reads.stop_ids)
+        for place, halves in enumerate(group):
+            answer = _ended(records[i], halves.completion, reads.stop_ids)
             plain = not records[i].prompt and not compare
-            pieces = _fit(group, answer, max_length, reads, whole=plain)
+            prompt = BEGIN if reads.encoder else halves.prompt
+            pieces = _fit(prompt, answer, max_length, reads, whole=plain)
             cut += pieces.cut
             parted |= {i} if pieces.cut or len(pieces.parts) > 1 else set()
             for piece, start in pieces.parts:
@@ -147,14 +150,15 @@ def encode(
         per_text=per_text,
         given={} if compare and isinstance(records[0], Pair) else None,
         fixed=members,
-        share=reader.share and compare,
+        share=reads.reader.share and compare,
         starts=start,
         per_token={"token_weight": counted, "data_weight": counted * np.repeat(learned, lengths)},
     )
     if reads.encoder:
-        examples = _reading(examples, [_front(g.prompt, max_length, reads) for g in found])
-    notes = [f"{cut} answers cut to {max_length} tokens"] if cut else []
-    return Encoded(examples, notes)
+        front = reads.reader.tokenizer.front
+        examples = _reading(examples, [front(g[0].prompt, max_length) for g in found])
+    counts[f"answers cut to {max_length} tokens"] += cut
+    return Encoded(examples, counts)
 
 
 def log_probs(records: Sequence[Record]) -> np.ndarray | None:
@@ -201,30 +205,48 @@ def mismatched(examples: Examples, texts: np.ndarray, max_length: int) -> Exampl
     return dataclasses.replace(made, starts=examples.starts[texts], **read)
 
 
-def prompts(
-    found: Sequence[Prompt], reads: Reads, max_length: int
-) -> tuple[list[np.ndarray], list[str]]:
-    """Token ids of each prompt as it stands before an answer, and notes; longer ones lose their front.
+class Opened(NamedTuple):
+    """Prompts as they stand before a completion.
+
+    ids: token ids of each. leads: what each one's completion begins with before its own text.
+    """
+
+    ids: list[np.ndarray]
+    leads: list[str]
+    notes: list[str]
+
+
+def prompts(found: Sequence[Prompt], reads: Reads, max_length: int) -> Opened:
+    """Prompts to be answered; longer ones lose their front.
 
     Raises: UserError where a prompt has no token at all.
     """
-    made, _ = groups(reads.reader._replace(max_length=WHOLE), found, [("",)] * len(found))
-    cut = sum(len(g.prompt) > max_length for g in made)
-    notes = [f"{cut} prompts lost their front, to {max_length} tokens"] if cut else []
-    if not all(len(g.prompt) for g in made):
+    made, leads, counts = openings(reads.whole, found)
+    counts[f"prompts lost their front, to {max_length} tokens"] += sum(
+        len(ids) > max_length for ids in made
+    )
+    if not all(map(len, made)):
         raise UserError(
             "config key 'prompts': a prompt is empty and the model has no token of beginning; use opening(words=...)"
         )
-    return [_front(g.prompt, max_length, reads) for g in made], notes
+    front = reads.reader.tokenizer.front
+    return Opened([front(ids, max_length) for ids in made], leads, told(counts))
+
+
+def completion(ids: np.ndarray, prompt: np.ndarray, lead: str, reads: Reads) -> str:
+    """The text of a completion, as a record holds it, from the tokens that follow a prompt's."""
+    tokenizer = reads.reader.tokenizer
+    text = tokenizer.decode(ids) if reads.encoder else tokenizer.decode_behind(prompt, ids)
+    return text.removeprefix(lead)
 
 
 def answer_ids(records: Sequence[Record], reads: Reads) -> list[np.ndarray]:
     """Token ids of each record's best answer behind its prompt, with the stop token."""
     best = [answers(r, compare=False) for r in records]
-    found, _ = groups(reads.reader._replace(max_length=WHOLE), [r.prompt for r in records], best)
+    found, _ = groups(reads.whole, [r.prompt for r in records], best)
     return [
-        _ended(record, group.completions[0], reads.stop_ids)
-        for record, group in zip(records, found, strict=True)
+        _ended(record, halves.completion, reads.stop_ids)
+        for record, (halves,) in zip(records, found, strict=True)
     ]
 
 
@@ -240,9 +262,11 @@ class _Pieces(NamedTuple):
     cut: int
 
 
-def _fit(group: Group, answer: np.ndarray, most: int, reads: Reads, *, whole: bool) -> _Pieces:
+def _fit(
+    prompt: np.ndarray, answer: np.ndarray, most: int, reads: Reads, *, whole: bool
+) -> _Pieces:
     """whole: the text may be cut into several."""
-    text, first = np.concatenate([group.prompt, answer]), max(len(group.prompt), 1)
+    text, first = np.concatenate([prompt, answer]), max(len(prompt), 1)
     if len(text) <= most:
         return _Pieces([(text, first)], 0)
     if whole:
@@ -250,17 +274,9 @@ def _fit(group: Group, answer: np.ndarray, most: int, reads: Reads, *, whole: bo
         begins = range(0, len(text) - 1, most - 1)
         return _Pieces([(text[b : b + most], first if b == 0 else 1) for b in begins], 0)
     kept = answer[: most - 1]
-    head = _front(group.prompt, most - len(kept), reads)
+    head = reads.reader.tokenizer.front(prompt, most - len(kept))
     start = max(len(head), 1)
     return _Pieces([(np.concatenate([head, kept]), start)], int(len(kept) < len(answer)))
-
-
-def _front(prompt: np.ndarray, room: int, reads: Reads) -> np.ndarray:
-    """The last `room` tokens of a prompt, and its first one where that is a special token."""
-    if len(prompt) <= room:
-        return prompt
-    kept = int(int(prompt[0]) in reads.reader.tokenizer.special and room > 1)
-    return np.concatenate([prompt[:kept], prompt[len(prompt) - room + kept :]])
 
 
 def _ended(record: Record, answer: np.ndarray, stop_ids: tuple[int, ...]) -> np.ndarray:

@@ -5,7 +5,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-Messages = tuple[tuple[str, str], ...]  # (role, content)
+# (role, content), and of a message that has more (tool calls, reasoning) a third: that, as JSON.
+Message = tuple[str, ...]
+Messages = tuple[Message, ...]
+TOOLS = "tools"  # the role of a first message that holds nothing but the tools of a conversation, as its JSON
 Prompt = str | Messages  # plain text, or a conversation to be rendered by the model's chat template
 
 

@@ -42,7 +42,8 @@ class Rows:
     @classmethod
     def empty(cls, examples: Examples, shape: Shape, pad_id: int) -> "Rows":
         """Nothing but padding."""
-        names = ["segments", "positions"] + (["branches"] if examples.share else [])
+        names = ["segments", "positions"] + ["branches"] * examples.share
+        names += ["types"] * (examples.second is not None)
         size = (shape.rows, shape.row_length)
         batch = {name: np.zeros(size, np.int32) for name in names}
         batch["tokens"] = np.full(size, pad_id, np.int32)
@@ -72,6 +73,9 @@ class Rows:
                 self._read(row, self.examples.encoder_tokens[index])
             start = int(self.used[row]) - shared  # where the text would begin
             self._write(row, text[shared:], shared, branch if shared else 0)
+            if self.examples.second is not None:
+                second = start + int(self.examples.second[index])
+                self.batch["types"][row, second : int(self.used[row])] = 1
             ends = self.examples.ends
             ends = np.array([len(text) - 1]) if ends is None else ends[index]
             at = int(self.places[row])

@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 def normalized(prompt: Prompt) -> str:
     """The lower-cased letters and digits of a text, or of all messages: what makes two texts duplicates."""
-    text = prompt if isinstance(prompt, str) else "".join(content for _, content in prompt)
+    text = prompt if isinstance(prompt, str) else "".join(message[1] for message in prompt)
     return "".join(c for c in text.lower() if c.isalnum())
 
 

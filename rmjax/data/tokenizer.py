@@ -3,9 +3,9 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -15,24 +15,53 @@ from rmjax.data.chat import PLAIN
 from rmjax.errors import UserError
 
 PADDING = ("[PAD]", "<pad>", "<|pad|>")  # tokens that are for nothing else
+UNLIMITED = 10**9  # tokens: longer than any text
 _ESCAPED = re.compile(f"((?:{PLAIN}.)+)", re.DOTALL)
 
 
-class Group(NamedTuple):
-    """A prompt and its completions as ids int32; prompt + a completion is a whole text, special tokens included."""
+class Halves(NamedTuple):
+    """One text as ids int32, parted where its completion begins: prompt + completion is all of it, special tokens
+    included. second: where the second of two segments begins in it, as encoders read a prompt and its completion."""
 
     prompt: np.ndarray
-    completions: list[np.ndarray]
+    completion: np.ndarray
+    second: int | None = None
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The text."""
+        return np.concatenate([self.prompt, self.completion])
+
+
+class Layout(NamedTuple):
+    """How prompt and completion stand in one text.
+
+    rendered: they are the two parts of what `chat.render` made with a template, which holds all special tokens.
+    pairs: they are two segments, with the special tokens that the tokenizer.json puts around and between a pair, as
+      encoders read them; else one string, with what it puts around a text.
+    apart: the same, for two stacks that read one each: a prompt is a first segment also where its completion is empty.
+    escaped: special tokens that a text spells are text (in a rendered one, those that stand behind a PLAIN); else they
+      are special, as other libraries read them.
+    cut_front: a text without a prompt that is too long loses its front in place of its end.
+    """
+
+    rendered: bool = False
+    pairs: bool = False
+    apart: bool = False
+    escaped: bool = False
+    cut_front: bool = False
+
+
+PLAINLY = Layout()
 
 
 class Tokenizer:
-    """A tokenizer.json without its own padding and truncation; special tokens written in a text are text."""
+    """A tokenizer.json without its own padding and truncation."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         """Takes over the object and changes its settings."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True  # "[CLS]" in a text is text: at most one real one
         self._tokenizer = tokenizer
         ids = [tokenizer.token_to_id(t) for t in PADDING]
         self.pad_id: int = next(
@@ -41,13 +70,14 @@ class Tokenizer:
         self.vocab_size: int = tokenizer.get_vocab_size()
 
     @classmethod
-    def from_file(cls, path: Path) -> "Tokenizer":
-        """Reads a tokenizer.json.
+    def from_file(cls, path: Path, change: Callable[[Any], Any] | None = None) -> "Tokenizer":
+        """Reads a tokenizer.json. change: makes of its content what is to be read in its place.
 
         Raises: UserError naming the file.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            return cls.from_json(text if change is None else _changed(text, change))
         except OSError as error:
             raise UserError(
                 f"{path}: {error.strerror}; a model folder needs its tokenizer.json"
@@ -112,21 +142,31 @@ class Tokenizer:
         return cls(made)
 
     def for_prompts(self) -> "Tokenizer":
-        """The same, but a text alone is read as a prompt: nothing ends it, and a language model goes on from there."""
-        if not len(self._frames[False][2]):  # nothing ends a text
+        """The same, but nothing ends a text alone: it is a prompt, from which a language model goes on."""
+        single = self._frame(pairs=False)
+        if not len(single.after):
             return self
-        before, between, after = ([self.token(int(i)) for i in ids] for ids in self._frames[True])
+        return self.framed("".join(self.token(int(i)) or "" for i in single.before), "")
+
+    def framed(self, bos: str, eos: str) -> "Tokenizer":
+        """The same, but with these tokens around every text ("" for none), and around both of a pair."""
         made = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        one = lambda name, kind: [f"{t}:{kind}" for t in (bos, name, eos) if t]
         made.post_processor = processors.TemplateProcessing(  # pyright: ignore
-            single=[*before, "$A", *between],
-            pair=[*before, "$A", *between, "$B", *after],
-            special_tokens=[(t, made.token_to_id(t)) for t in {*before, *between, *after}],  # pyright: ignore
+            single=one("$A", 0),
+            pair=[*one("$A", 0), *one("$B", 1)],
+            special_tokens=[(t, made.token_to_id(t)) for t in {bos, eos} if t],  # pyright: ignore
         )
         return Tokenizer(made)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token ids, without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def decode_behind(self, prompt: np.ndarray, ids: np.ndarray) -> str:
+        """The text of token ids that follow a prompt: SentencePiece leaves out the space of a text's first word."""
+        before = [int(i) for i in prompt[-1:] if int(i) not in self.special]
+        return self.decode([*before, *map(int, ids)])[len(self.decode(before)) :]
 
     def id_of(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, None if there is none."""
@@ -151,143 +191,291 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder().items()
         return {i: token.content for i, token in added if token.special}
 
-    def encode(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
+    def encode(
+        self, texts: Sequence[str], max_length: int, layout: Layout = PLAINLY
+    ) -> list[np.ndarray]:
         """Token ids int32 of each text, its end cut so that special tokens included it has <= max_length."""
-        return self.encode_pairs([""] * len(texts), texts, max_length)[0]
-
-    def encode_pairs(
-        self, prompts: Sequence[str], completions: Sequence[str], max_length: int
-    ) -> tuple[list[np.ndarray], int]:
-        """Token ids of prompt and completion together, and how many completions had to be cut; see `truncate`.
-
-        An empty prompt leaves the completion a text of its own.
-        """
-        groups, cut = self.encode_groups(prompts, [[c] for c in completions], max_length)
-        return [np.concatenate([g.prompt, *g.completions]) for g in groups], cut
+        found, _ = self.encode_groups([[("", text)] for text in texts], max_length, layout)
+        return [halves.whole for (halves,) in found]
 
     def encode_groups(
-        self,
-        prompts: Sequence[str],
-        completions: Sequence[Sequence[str]],
-        max_length: int,
-        rendered: bool = False,
-    ) -> tuple[list[Group], int]:
-        """Each prompt once with all its completions, and how many of these had to be cut; see `truncate`.
+        self, groups: Sequence[Sequence[tuple[str, str]]], max_length: int, layout: Layout
+    ) -> tuple[list[list[Halves]], int]:
+        """Texts given as (prompt, completion), and how many completions had to be cut; see `truncate`.
 
-        rendered: these are texts of `chat.render` with a template: special tokens that it spells are special, and
-          none are added, for the text holds those that it needs; a first one outlives truncation.
-          Else special tokens written in a text are text, and those of the tokenizer.json are added: around prompt and
-          completion as a pair, or, where it adds none behind a text, once before the prompt.
+        A group's prompts are cut alike. A text is tokenized whole: a token that reaches across the border, as a space
+        with the word behind it does, belongs to the completion. An empty prompt leaves the completion a text of its
+        own. A text that opens with the token of beginning (bos) has no second one, and keeps it when it is cut.
         """
-        heads = self._encode(prompts, rendered)
-        tails = iter(self._encode([c for listed in completions for c in listed], rendered))
+        texts = [_Text.of(p, c, layout) for listed in groups for p, c in listed]
+        parts = iter(self._parted(texts, layout))
         found, cut = [], 0
-        for head, listed in zip(heads, completions, strict=True):
-            before, between, after = self._frame(rendered, paired=len(head.ids) > 0)
-            if rendered and len(before):
-                opened = np.array_equal(head.ids[: len(before)], before)
-                before = before if opened else before[:0]
-                head = head.without(len(before))
-            room = max(max_length - len(before) - len(between) - len(after), 0)
-            prompt, answers, more = truncate(
-                head.ids, [next(tails).ids for _ in listed], room, self._boundaries(head)
-            )
+        for listed in groups:
+            own = [next(parts) for _ in listed]
+            made, more = self._fit(own, max_length, layout)
+            found.append(made)
             cut += more
-            answers = [np.concatenate([answer, after]) for answer in answers]
-            found.append(Group(np.concatenate([before, prompt, between]), answers))
         return found, cut
 
-    def _encode(self, texts: Sequence[str], rendered: bool) -> list["_Text"]:
-        """Escaped parts of a rendered text, and all of any other, hold no special tokens."""
-        parts = [_ESCAPED.split(text) if rendered else ["", text] for text in texts]
-        bare = lambda part: part[1::2] if rendered else part
-        steering = iter(_batch(self._steered, [p for listed in parts for p in listed[::2]]))
-        plain = iter(_batch(self._tokenizer, [bare(p) for listed in parts for p in listed[1::2]]))
-        return [
-            _joined(
-                [
-                    (bare(p), next(plain)) if i % 2 else (p, next(steering))
-                    for i, p in enumerate(listed)
-                ]
-            )
-            for listed in parts
+    def encode_openings(
+        self, prompts: Sequence[str], layout: Layout
+    ) -> tuple[list[np.ndarray], list[str]]:
+        """Token ids of prompts as they stand before a completion that is still to come, and the text that this one
+        begins with before its own: white space at a prompt's end that a token joins with the word behind it.
+        """
+        joined = [bool(p) and p[-1].isspace() and not layout.pairs for p in prompts]
+        texts = [_Text(p + "a" * probed, len(p)) for p, probed in zip(prompts, joined, strict=True)]
+        ids, lead = [], []
+        frame = self._frame(pairs=layout.pairs)
+        before = frame.before[: 0 if layout.rendered else None]
+        between = frame.between[: None if layout.pairs and not layout.rendered else 0]
+        for text, parts in zip(texts, self._parted(texts, layout), strict=True):
+            own, opened = self._unopened(parts.prompt.ids)
+            ids.append(np.concatenate([opened if len(opened) else before, own, between]))
+            spans = parts.prompt.spans
+            lead.append(text.text[int(spans[-1, 1]) if len(spans) else 0 : text.border])
+        return ids, lead
+
+    def encode_lines(
+        self, prompts: Sequence[str], lines: Sequence[Sequence[str]], layout: Layout
+    ) -> list[tuple[Halves, np.ndarray]]:
+        """Each prompt with all its lines as one uncut text, and where each line's last token is in the completion."""
+        texts = [[(p, "".join(own))] for p, own in zip(prompts, lines, strict=True)]
+        parts = self._parted([_Text.of(p, c, layout) for ((p, c),) in texts], layout)
+        made, _ = self.encode_groups(texts, UNLIMITED, layout)
+        found = []
+        for (halves,), part, prompt, own in zip(made, parts, prompts, lines, strict=True):
+            borders = np.cumsum([len(line) for line in own])
+            borders += 0 if part.segments else len(prompt)
+            reached = np.maximum.accumulate(part.completion.spans[:, 1])
+            after = len(self._frame(pairs=part.segments).after)
+            shift = len(halves.completion) - after - len(reached)
+            found.append((halves, np.searchsorted(reached, borders, side="right") - 1 + shift))
+        return found
+
+    def front(self, prompt: np.ndarray, room: int) -> np.ndarray:
+        """The last `room` tokens of a prompt, and its first one where that is a special token."""
+        if len(prompt) <= room:
+            return prompt
+        kept = int(int(prompt[0]) in self.special and room > 1)
+        return np.concatenate([prompt[:kept], prompt[len(prompt) - room + kept :]])
+
+    def _fit(
+        self, texts: Sequence["_Parted"], max_length: int, layout: Layout
+    ) -> tuple[list[Halves], int]:
+        """The texts of one group, framed and cut."""
+        frames = [self._frame(pairs=text.segments) for text in texts]
+        if layout.rendered:
+            nothing = np.zeros(0, np.int32)
+            frames = [_Frame(nothing, nothing, nothing, False)] * len(texts)
+        prompts, completions, opened = [], [], frames[0].before[:0]
+        for text in texts:
+            own, opened = self._unopened(text.prompt.ids)
+            prompts.append(own)
+            completions.append(text.completion.ids)
+            if not len(text.prompt.ids):
+                completions[-1], opened = self._unopened(text.completion.ids)
+        if len(opened):
+            frames = [frame._replace(before=opened) for frame in frames]
+        room = max(max_length - max(frame.size for frame in frames), 0)
+        turns = self._boundaries(texts[0])
+        boundaries = turns[turns >= len(opened)] - len(opened)
+        prompts, completions, cut = truncate(
+            prompts, completions, room, boundaries, cut_front=layout.cut_front
+        )
+        made = []
+        for text, frame, prompt, completion in zip(
+            texts, frames, prompts, completions, strict=True
+        ):
+            head = np.concatenate([frame.before, prompt, frame.between]).astype(np.int32)
+            tail = np.concatenate([completion, frame.after]).astype(np.int32)
+            made.append(Halves(head, tail, len(head) if text.segments else None))
+        return made, cut
+
+    def _unopened(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids without the token of beginning, and that, or nothing, where they do not open with it."""
+        before = self._frame(pairs=False).before
+        opens = len(before) > 0 and np.array_equal(ids[: len(before)], before)
+        return (ids[len(before) :], before) if opens else (ids, before[:0])
+
+    def _parted(self, texts: Sequence["_Text"], layout: Layout) -> list["_Parted"]:
+        """Each text tokenized as one string, or as its two segments, and parted at its border."""
+        pieces = [
+            piece
+            for t in texts
+            for piece in ([t.text[: t.border], t.text[t.border :]] if t.segments else [t.text])
         ]
+        spelled = layout.escaped and layout.rendered
+        escapes = [spelled and PLAIN in piece for piece in pieces]
+        # Read in one go but for the rare text that spells a special token where that shall be text.
+        usual = [piece for piece, odd in zip(pieces, escapes, strict=True) if not odd]
+        reader = self._plain if layout.escaped and not layout.rendered else self._steered
+        ready = iter(_batch(reader, usual))
+        found = iter(
+            [
+                self._mixed(piece) if odd else _of(next(ready), piece)
+                for piece, odd in zip(pieces, escapes, strict=True)
+            ]
+        )
+        return [
+            _Parted(next(found), next(found), True) if t.segments else next(found).parted(t.border)
+            for t in texts
+        ]
+
+    def _mixed(self, text: str) -> "_Tokens":
+        """A rendered text in which what stands behind a PLAIN is text and all other special tokens are special."""
+        made, at = [], 0
+        for i, part in enumerate(_ESCAPED.split(text)):
+            reader, bare = (self._plain, part[1::2]) if i % 2 else (self._steered, part)
+            (encoding,) = _batch(reader, [bare])
+            own = _of(encoding, bare)
+            spans = own.spans * (2 if i % 2 else 1) + at  # a PLAIN stands before each character
+            made.append(_Tokens(text, own.ids, spans))
+            at += len(part)
+        ids, spans = (np.concatenate([x[k] for x in made]) for k in (1, 2))
+        return _Tokens(text, ids, spans)
 
     @functools.cached_property
     def _steered(self) -> tokenizers.Tokenizer:
-        """The same tokenizer, to which special tokens in a text are special."""
-        made = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        made.encode_special_tokens = False
-        return made
-
-    def _frame(self, rendered: bool, paired: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Special tokens before a prompt, between it and a completion, and after that."""
-        before, between, after = self._frames[paired]
-        if rendered or not len(after):  # a decoder's token of beginning stands once
-            between = between[:0]
-        return before, between, after[:0] if rendered else after
+        """The same tokenizer without frames, to which special tokens in a text are special."""
+        return self._reading(special=True)
 
     @functools.cached_property
-    def _frames(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Special tokens around a text alone, and around a pair."""
-        found = []
-        for paired in (False, True):
-            one, two = _batch(self._tokenizer, ["a", "a"])
-            whole = self._tokenizer.post_process(one, two if paired else None, True)
-            ids = np.array(whole.ids, np.int32)
-            own = np.flatnonzero(np.array(whole.special_tokens_mask) == 0)
-            last = own[len(own) // 2 - 1] if paired else own[-1]
-            second = own[len(own) // 2] if paired else own[-1] + 1
-            between = ids[last + 1 : second] if paired else ids[:0]
-            found.append((ids[: own[0]], between, ids[own[-1] + 1 :]))
-        return found
+    def _plain(self) -> tokenizers.Tokenizer:
+        """The same tokenizer without frames, to which special tokens in a text are text."""
+        return self._reading(special=False)
 
-    def _boundaries(self, text: "_Text") -> np.ndarray:
-        """Indices of the tokens that open a line, or that steer after one that does: where a turn begins."""
-        steers = np.isin(text.ids, list(self.special))
-        lines = np.cumsum([0, *(character == "\n" for character in text.text)])
-        start, end = text.spans[1:, 0], text.spans[:-1, 1]
+    def _reading(self, *, special: bool) -> tokenizers.Tokenizer:
+        made = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        made.post_processor = None  # pyright: ignore (it would also move offsets)
+        made.encode_special_tokens = not special
+        return made
+
+    def _frame(self, *, pairs: bool) -> "_Frame":
+        """Special tokens around a text, or around a prompt and its completion."""
+        return self._frames[pairs]
+
+    @property
+    def types(self) -> bool:
+        """Whether the second of two segments has token type 1."""
+        return self._frame(pairs=True).types
+
+    @functools.cached_property
+    def _frames(self) -> tuple["_Frame", "_Frame"]:
+        one, two = _batch(self._tokenizer, ["a", "a"])
+        single = self._tokenizer.post_process(one, None, True)
+        pair = self._tokenizer.post_process(one, two, True)
+        return _Frame.around(single, 1), _Frame.around(pair, 2)
+
+    def _boundaries(self, text: "_Parted") -> np.ndarray:
+        """Indices of the prompt's tokens that open a line, or that steer after one that does: where a turn begins."""
+        ids, spans = text.prompt.ids, text.prompt.spans
+        steers = np.isin(ids, list(self.special))
+        lines = np.cumsum([0, *(character == "\n" for character in text.prompt.text)])
+        start, end = spans[1:, 0], spans[:-1, 1]
         broken = lines[start] > lines[np.maximum(end - 1, 0)]
         return np.flatnonzero(broken | (steers[1:] & steers[:-1])) + 1
 
 
 def truncate(
-    prompt: np.ndarray, completions: Sequence[np.ndarray], max_length: int, boundaries: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray], int]:
-    """One prompt [P] for all its completions, so that with the longest it has at most max_length tokens.
+    prompts: Sequence[np.ndarray],
+    completions: Sequence[np.ndarray],
+    max_length: int,
+    boundaries: np.ndarray,
+    *,
+    cut_front: bool = False,
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """The prompts of one group [P] each, of the same front, so that with its completion none is over max_length tokens.
 
-    The prompt loses its front: up to the first of the ascending `boundaries` that lies within the first quarter of
-    what fits, else up to what fits. A completion that does not fit alone loses its end.
-    Returns: prompt, completions, and how many of these were cut.
+    The prompts lose their front: up to the first of the ascending `boundaries` that lies within the first quarter of
+    what fits, else up to what fits. A completion that does not fit alone loses its end, or its front with `cut_front`.
+    Returns: prompts, completions, and how many of these were cut.
     """
-    kept = [c[:max_length] for c in completions]
-    room = max_length - max(map(len, kept), default=0)
-    first = max(len(prompt) - room, 0)
+    most = lambda c: c[max(len(c) - max_length, 0) :] if cut_front else c[:max_length]
+    kept = [most(c) for c in completions]
+    over = [len(p) + len(c) - max_length for p, c in zip(prompts, kept, strict=True)]
+    first = max(max(over, default=0), 0)
     if first:
+        room = max(map(len, prompts)) - first
         near = boundaries[(boundaries >= first) & (boundaries <= first + room // 4)]
         first = near[0] if len(near) else first
-    return prompt[first:], kept, sum(len(c) > max_length for c in completions)
+    return [p[first:] for p in prompts], kept, sum(len(c) > max_length for c in completions)
 
 
 class _Text(NamedTuple):
+    """A text, where its completion begins, and whether prompt and completion are two segments."""
+
+    text: str
+    border: int
+    segments: bool = False
+
+    @classmethod
+    def of(cls, prompt: str, completion: str, layout: Layout) -> "_Text":
+        """As the layout has them: without one of the two there are no two segments, unless they are read apart."""
+        two = layout.pairs and not layout.rendered and prompt != ""
+        return cls(prompt + completion, len(prompt), two and (layout.apart or completion != ""))
+
+
+class _Tokens(NamedTuple):
     """A text, its token ids [T] and where each token begins and ends in it [T, 2]."""
 
     text: str
     ids: np.ndarray
     spans: np.ndarray
 
-    def without(self, count: int) -> "_Text":
-        """The same text without its first tokens."""
-        return _Text(self.text, self.ids[count:], self.spans[count:])
+    def parted(self, border: int) -> "_Parted":
+        """The tokens that end by the border, and from the first on that does not all others."""
+        behind = (self.spans[:, 1] > border) | (self.spans[:, 0] >= border)
+        first = int(np.argmax(behind)) if behind.any() else len(self.ids)
+        return _Parted(
+            _Tokens(self.text, self.ids[:first], self.spans[:first]),
+            _Tokens(self.text, self.ids[first:], self.spans[first:]),
+            False,
+        )
 
 
-def _joined(parts: Sequence[tuple[str, tokenizers.Encoding]]) -> _Text:
-    ids, spans, text = [], [], ""
-    for part, encoding in parts:
-        ids.append(np.array(encoding.ids, np.int32))
-        spans.append(np.array(encoding.offsets, np.int64).reshape(-1, 2) + len(text))
-        text += part
-    return _Text(text, np.concatenate(ids), np.concatenate(spans))
+class _Parted(NamedTuple):
+    """The two halves of a text; segments: each was tokenized by itself."""
+
+    prompt: _Tokens
+    completion: _Tokens
+    segments: bool
+
+
+class _Frame(NamedTuple):
+    """Special tokens before a text, between two segments, and after; types: whether the second's are of type 1."""
+
+    before: np.ndarray
+    between: np.ndarray
+    after: np.ndarray
+    types: bool
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    @classmethod
+    def around(cls, whole: tokenizers.Encoding, segments: int) -> "_Frame":
+        """Of what a tokenizer.json makes of one or two texts of equal length."""
+        ids = np.array(whole.ids, np.int32)
+        own = np.flatnonzero(np.array(whole.special_tokens_mask) == 0)
+        last, second = own[len(own) // segments - 1], own[-len(own) // segments]
+        between = ids[last + 1 : second] if segments == 2 else ids[:0]
+        return cls(ids[: own[0]], between, ids[own[-1] + 1 :], whole.type_ids[second] == 1)
+
+
+def _changed(text: str, change: Callable[[Any], Any]) -> str:
+    """Raises: UserError if the text is no JSON object."""
+    try:
+        return json.dumps(change(json.loads(text)), ensure_ascii=False)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"this is not a tokenizer.json: {error}") from error
+
+
+def _of(encoding: tokenizers.Encoding, text: str) -> _Tokens:
+    spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    return _Tokens(text, np.array(encoding.ids, np.int32), spans)
 
 
 def _batch(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> list[tokenizers.Encoding]:

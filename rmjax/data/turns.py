@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmjax.data import encode
-from rmjax.data.language import WHOLE, Reads
+from rmjax.data.encode import groups, openings
+from rmjax.data.language import Reads
 from rmjax.errors import UserError
 
 _FIRST = (("user", "?"),)  # a conversation to compare with
@@ -16,25 +16,23 @@ def following(observations: Sequence[str], reads: Reads) -> list[np.ndarray]:
     """Token ids of each observation as the next turn, from behind an answer's stop token to where the next one begins.
 
     Text by text this is what a prompt of the whole conversation would have there: by the template, else the observation
-    as it is, with the tokenizer's tokens behind a prompt. Answers themselves are never tokenized anew.
+    as it is. Answers themselves are never tokenized anew.
     Raises: UserError where the template renders a conversation otherwise once it goes on.
     """
-    reader = reads.reader._replace(max_length=WHOLE)
+    reader = reads.whole
     if reader.template is None:
-        made, _ = encode.groups(reader, observations, [("",)] * len(observations))
+        made, _, _ = openings(reader, observations)
         special = list(reader.tokenizer.special)
         opening = lambda ids: int(np.cumprod(np.isin(ids, special)).sum())
-        return [g.prompt[opening(g.prompt) :] for g in made]
-    (first,), _ = encode.groups(reader, [_FIRST], [(_ANSWER,)])
-    ends = np.flatnonzero(np.isin(first.completions[0], reads.stop_ids))
+        return [ids[opening(ids) :] for ids in made]
+    ((first,),), _ = groups(reader, [_FIRST], [(_ANSWER,)])
+    ends = np.flatnonzero(np.isin(first.completion, reads.stop_ids))
     grown = [(*_FIRST, ("assistant", _ANSWER), ("user", o)) for o in observations]
-    made, _ = encode.groups(reader, grown, [("",)] * len(grown))
-    before = (
-        np.concatenate([first.prompt, first.completions[0][: ends[0] + 1]]) if len(ends) else []
-    )
-    if not len(before) or any(not np.array_equal(g.prompt[: len(before)], before) for g in made):
+    made, _, _ = openings(reader, grown)
+    before = first.whole[: len(first.prompt) + ends[0] + 1] if len(ends) else []
+    if not len(before) or any(not np.array_equal(ids[: len(before)], before) for ids in made):
         raise UserError(
             "config key 'environment': the chat template renders an answer otherwise once the conversation goes on, "
             "or ends it by no stop token, so turns cannot be added; use another template"
         )
-    return [g.prompt[len(before) :] for g in made]
+    return [ids[len(before) :] for ids in made]

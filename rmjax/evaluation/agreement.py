@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rmjax.evaluation import ranking
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Resamples
 
 SPLITS = 100  # random halves of every panel
 
@@ -34,7 +34,7 @@ def against_others(ratings: Sequence[np.ndarray]) -> Singles:
     )
 
 
-def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[str, np.ndarray]:
+def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[str, Figure]:
     """One rating against the mean of the text's other ratings, pooled over (text, rater).
 
     ratings: every rater's own, two or more a text [N] of [raters].

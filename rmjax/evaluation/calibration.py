@@ -1,6 +1,6 @@
 """Is a score gap a probability: sigmoid(gap / temperature) against the share of raters who agree.
 
-Legend: N texts, V distinct ratings, M pairs, B resamples; results are [B + 1], row 0 the sample itself.
+Legend: N texts, D documents, V distinct ratings, M pairs, B resamples; results are [B + 1], row 0 the sample itself.
 """
 
 from typing import NamedTuple
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from rmjax.evaluation.statistics import Resamples
-
-BINS = 15
+from rmjax.evaluation import calibration_error
+from rmjax.evaluation.calibration_error import BINS
+from rmjax.evaluation.statistics import Figure, Resamples
 
 
 class Reliability(NamedTuple):
@@ -49,44 +49,35 @@ def log_score(logit: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, logit) - target * logit
 
 
-def figures(logit: np.ndarray, target: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
-    """ECE, Brier score and log score over all unordered pairs of texts.
+def figures(logit: np.ndarray, target: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
+    """Calibration errors (`calibration_error`), Brier score and log score over all unordered pairs of texts.
 
     logit, target: of text i against text j, [N, N], logit antisymmetric.
     """
     prediction, share, counted = _oriented(logit, target)
-    bins = np.full(logit.shape, -1)
-    bins[counted] = _bins(prediction[counted])
     total = resamples.pair_sums(counted)
     # Of a tie too: not against the half that both orders agree with on average.
     square, log = np.square(special.expit(logit) - target), log_score(logit, target)
-    off = np.where(counted, prediction - share, 0.0)
-    error = sum(np.abs(resamples.pair_sums(np.where(bins == b, off, 0.0))) for b in range(BINS))
+    first, second = (resamples.document[i] for i in np.nonzero(counted))
+    off = (prediction - share)[counted]
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "ece": error / total,
+            **calibration_error.figures(off, _bins(prediction[counted]), first, second),
             "brier": resamples.pair_sums(np.where(counted, square, 0.0)) / total,
             "log_score": resamples.pair_sums(np.where(counted, log, 0.0)) / total,
         }
 
 
-def given_pairs(
-    logit: np.ndarray, target: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+def given_pairs(logit: np.ndarray, target: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """The same over given pairs: logit and target [M], of the chosen against the rejected."""
     prediction, share = _preferred(logit, target)
-    bins = _bins(prediction)
-    off = np.where(bins[:, None] == np.arange(BINS), (prediction - share)[:, None], 0.0)
+    document = resamples.document
     square = np.square(special.expit(logit) - target)
-    rest = np.stack([np.ones(len(logit)), square, log_score(logit, target)], 1)
-    sums = resamples.sums(np.concatenate([off, rest], axis=1))
-    total = sums[:, BINS]
-    with np.errstate(invalid="ignore", divide="ignore"):  # no pair at all, or none in a resample
-        return {
-            "ece": np.abs(sums[:, :BINS]).sum(axis=1) / total,
-            "brier": sums[:, BINS + 1] / total,
-            "log_score": sums[:, BINS + 2] / total,
-        }
+    return {
+        **calibration_error.figures(prediction - share, _bins(prediction), document, document),
+        "brier": resamples.mean(square),
+        "log_score": resamples.mean(log_score(logit, target)),
+    }
 
 
 def reliability(logit: np.ndarray, target: np.ndarray) -> Reliability:

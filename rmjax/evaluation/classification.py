@@ -6,12 +6,10 @@ Legend: N texts, C classes, B resamples; results are [B + 1], row 0 the sample i
 import numpy as np
 
 from rmjax.evaluation import ranking
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Proportion, Resamples
 
 
-def weighted(
-    true: np.ndarray, predicted: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+def weighted(true: np.ndarray, predicted: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """Precision, recall and F1 of each class, averaged with the weight of its true share; all in [0, 1].
 
     true, predicted: the class of each text [N]. A class that is never predicted has precision 0 (recall, and so
@@ -23,14 +21,15 @@ def weighted(
     hits, predictions, support = np.split(resamples.sums(columns), 3, axis=1)
     total = support.sum(axis=1)
     average = lambda share: np.sum(support * share, axis=1) / total
+    over = lambda drawn: Proportion(drawn, resamples.effective(np.ones(len(true))))
     return {
-        "precision": average(hits / np.maximum(predictions, 1)),
-        "recall": np.sum(hits, axis=1) / total,
-        "f1": average(2 * hits / np.maximum(predictions + support, 1)),
+        "precision": over(average(hits / np.maximum(predictions, 1))),
+        "recall": over(np.sum(hits, axis=1) / total),
+        "f1": over(average(2 * hits / np.maximum(predictions + support, 1))),
     }
 
 
-def shares(true: np.ndarray, predicted: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+def shares(true: np.ndarray, predicted: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """Accuracy, macro F1 and AUC of predicted shares [N, C] of the classes 0 .. C - 1.
 
     true: the class of each text [N]. The class predicted is the one of the largest share, the first of several.
@@ -43,10 +42,17 @@ def shares(true: np.ndarray, predicted: np.ndarray, resamples: Resamples) -> dic
     hits, predictions, support = np.split(resamples.sums(columns), 3, axis=1)
     met = predictions + support
     each = [ranking.auc(predicted[:, c], truly[:, c], resamples) for c in classes]
-    known = np.isfinite(each)
+    drawn = np.array([a.drawn for a in each])
+    known = np.isfinite(drawn)
+    over = lambda drawn: Proportion(drawn, resamples.effective(np.ones(len(true))))
     with np.errstate(invalid="ignore"):
+        auc = np.sum(np.where(known, drawn, 0.0), axis=0) / np.sum(known, axis=0)
         return {
-            "accuracy": hits.sum(axis=1) / support.sum(axis=1),
-            "macro_f1": np.sum(2 * hits / np.maximum(met, 1), axis=1) / np.sum(met > 0, axis=1),
-            "auc": np.sum(np.where(known, each, 0.0), axis=0) / np.sum(known, axis=0),
+            "accuracy": over(hits.sum(axis=1) / support.sum(axis=1)),
+            "macro_f1": over(
+                np.sum(2 * hits / np.maximum(met, 1), axis=1) / np.sum(met > 0, axis=1)
+            ),
+            "auc": Proportion(
+                auc, min((a.independent for a in each if a.independent), default=0.0)
+            ),
         }

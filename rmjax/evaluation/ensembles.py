@@ -5,7 +5,7 @@ A function of REDUCE takes scores [S, N] of S members and gives [N]; keyword-onl
 
 import numpy as np
 
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Proportion, Resamples
 
 
 def mean(scores: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def lower_bound(scores: np.ndarray, *, k: float = 1.0) -> np.ndarray:
 REDUCE = {f.__name__: f for f in (mean, worst, lower_bound)}
 
 
-def disagreement(scores: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+def disagreement(scores: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """Of texts, scores [S, N]: mean standard deviation (ddof 0) over members, and the share of disputed pairs.
 
     A pair is disputed where one member scores the first higher and another the second; [B + 1] each.
@@ -44,13 +44,17 @@ def disagreement(scores: np.ndarray, resamples: Resamples) -> dict[str, np.ndarr
     ones = 1.0 - np.eye(scores.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         share = resamples.pair_sums(disputed * ones) / resamples.pair_sums(ones)
-    return {"member_sd": resamples.mean(np.std(scores, axis=0)), "disputed": share}
+    independent = resamples.effective(np.ones(scores.shape[1])) / 2
+    return {
+        "member_sd": resamples.mean(np.std(scores, axis=0)),
+        "disputed": Proportion(share, independent),
+    }
 
 
-def disagreement_within(gaps: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+def disagreement_within(gaps: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """The same of given pairs, by each member's gap of chosen less rejected [S, M]."""
     disputed = (gaps.max(axis=0) > 0) & (gaps.min(axis=0) < 0)
     return {
         "member_sd": resamples.mean(np.std(gaps, axis=0)),
-        "disputed": resamples.mean(disputed.astype(np.float64)),
+        "disputed": resamples.proportion(disputed.astype(np.float64)),
     }

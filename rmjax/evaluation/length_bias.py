@@ -6,12 +6,12 @@ Legend: M pairs, N texts, B resamples; results are [B + 1], row 0 the sample its
 import numpy as np
 
 from rmjax.evaluation import ranking
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Resamples
 
 BINS = 5
 
 
-def pairs(gap: np.ndarray, difference: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
+def pairs(gap: np.ndarray, difference: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """Of given pairs: gap of the scores and difference of the lengths, chosen less rejected, [M] each.
 
     chosen_longer_accuracy, chosen_shorter_accuracy: pair accuracy (ties 1/2) where the chosen one is so.
@@ -21,23 +21,23 @@ def pairs(gap: np.ndarray, difference: np.ndarray, resamples: Resamples) -> dict
     """
     right, longer = 0.5 + 0.5 * np.sign(gap), np.sign(difference)
     both = resamples.of(np.tile(np.arange(len(gap)), 2))
-    found = {
-        "chosen_longer_accuracy": resamples.mean(right, longer > 0),
-        "chosen_shorter_accuracy": resamples.mean(right, longer < 0),
-        "prefers_longer": resamples.mean(0.5 + 0.5 * np.sign(gap) * longer, longer != 0),
+    found: dict[str, Figure] = {
+        "chosen_longer_accuracy": resamples.proportion(right, longer > 0),
+        "chosen_shorter_accuracy": resamples.proportion(right, longer < 0),
+        "prefers_longer": resamples.proportion(0.5 + 0.5 * np.sign(gap) * longer, longer != 0),
         "length_spearman": ranking.spearman(
             np.concatenate([gap, -gap]), np.concatenate([difference, -difference]), both
         ),
     }
     for k, own in enumerate(_bins(difference), 1):
         found[f"length_bin_{k}"] = resamples.mean(difference, own)
-        found[f"length_bin_{k}_accuracy"] = resamples.mean(right, own)
+        found[f"length_bin_{k}_accuracy"] = resamples.proportion(right, own)
     return found
 
 
 def texts(
     score: np.ndarray, length: np.ndarray, rating: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+) -> dict[str, Figure]:
     """Of rated texts [N]: Spearman's rho of score with length, and the same with the rating held fixed.
 
     The second is the partial correlation of ranks: what length says of the score beyond what it says of the rating.

@@ -10,12 +10,12 @@ import numpy as np
 from scipy import special
 
 from rmjax.evaluation import ranking
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Resamples
 
 
 def figures(
     scores: Sequence[np.ndarray], labels: Sequence[np.ndarray], resamples: Resamples
-) -> dict[str, np.ndarray]:
+) -> dict[str, Figure]:
     """Figures of solutions [N] of [T].
 
     step_accuracy (a score of 0 counts 1/2), step_auc: over the steps that are right or wrong.
@@ -32,11 +32,11 @@ def figures(
     product = np.array([np.sum(special.log_expit(s.astype(np.float64))) for s in scores])
     whole = np.array([np.all(v >= 0.5) for v in labels])
     found = [_first(s < 0) == _first(v < 0.5) for s, v in zip(scores, labels, strict=True)]
-    half = lambda over: resamples.mean(0.5 + 0.5 * np.sign(over) * np.where(whole, 1, -1))
+    half = lambda over: resamples.proportion(0.5 + 0.5 * np.sign(over) * np.where(whole, 1, -1))
     return {
-        "step_accuracy": steps.mean(agree, told),
+        "step_accuracy": steps.proportion(agree, told),
         "step_auc": ranking.auc(score[told], right[told], kept),
-        "first_error_accuracy": resamples.mean(np.array(found, np.float64)),
+        "first_error_accuracy": resamples.proportion(np.array(found, np.float64)),
         "solution_min_auc": ranking.auc(lowest, whole, resamples),
         "solution_min_accuracy": half(lowest),
         "solution_product_auc": ranking.auc(product, whole, resamples),

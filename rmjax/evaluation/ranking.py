@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Proportion, Resamples
 
 CHUNK = 64  # resamples at a time where each needs an array of the texts
 
@@ -33,7 +33,7 @@ def spearman(x: np.ndarray, y: np.ndarray, resamples: Resamples) -> np.ndarray:
 
 
 def pairs(scores: Sequence[np.ndarray], ratings: Sequence[np.ndarray], texts: Sequence[np.ndarray],
-          resamples: Resamples) -> dict[str, np.ndarray]:  # fmt: skip
+          resamples: Resamples) -> dict[str, Figure]:  # fmt: skip
     """Kendall's tau-b, pair accuracy (ties 1/2) over pairs of unequal ratings, and its rate of ties.
 
     scores, ratings, texts: one array of each [M] per panel (one for a model; several where several raters take
@@ -47,15 +47,16 @@ def pairs(scores: Sequence[np.ndarray], ratings: Sequence[np.ndarray], texts: Se
         for form, values in zip(forms, (s * r, np.abs(s), np.abs(r), np.abs(s * r)), strict=True):
             form[block] += values
     concordance, score_differs, rating_differs, both = (resamples.pair_sums(f) for f in forms)
+    independent = resamples.effective(forms[2].sum(axis=1)) / 2  # pairs that share no document
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "kendall": concordance / np.sqrt(score_differs * rating_differs),
-            "pair_accuracy": 0.5 + 0.5 * concordance / rating_differs,
-            "tie_rate": 1 - both / rating_differs,
+            "pair_accuracy": Proportion(0.5 + 0.5 * concordance / rating_differs, independent),
+            "tie_rate": Proportion(1 - both / rating_differs, independent),
         }
 
 
-def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> np.ndarray:
+def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> Proportion:
     """Area under the ROC curve: how often a positive text [N] of bool scores above another, ties 1/2.
 
     NaN where all drawn are of one kind. Source: Mann & Whitney 1947.
@@ -68,7 +69,8 @@ def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> np.nda
         ranks = np.sum((weights * _ranks(score, weights))[:, positive], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             found.append((ranks - yes * yes / 2) / (yes * no))
-    return np.concatenate(found)
+    independent = min(resamples.effective(positive), resamples.effective(~positive))
+    return Proportion(np.concatenate(found), independent)
 
 
 def _correlation(moments: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Proportion, Resamples
 
 # Section -> subset -> weight: its number of prompts; math-prm's 447 count as much as the six hep-* together.
 SECTIONS: Mapping[str, Mapping[str, int]] = {
@@ -71,7 +71,7 @@ def members(subsets: Sequence[str]) -> dict[str, np.ndarray]:
 
 def figures(
     gap: np.ndarray, subsets: Sequence[str], resamples: Resamples
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, Figure]]:
     """Pair accuracy (ties 1/2) and tie rate of each section and overall, by name; [B + 1] each.
 
     gap: score of the chosen less that of the rejected [M]; subsets: of each pair [M].
@@ -80,18 +80,26 @@ def figures(
     """
     own = np.asarray(subsets, dtype=object)
     marks = {"pair_accuracy": 0.5 + 0.5 * np.sign(gap), "tie_rate": (gap == 0).astype(np.float64)}
-    of = lambda s: np.array([resamples.mean(values, own == s) for values in marks.values()])
-    found = {}
-    for section, weights in _all().items():
-        if there := {s: of(s) for s in weights if s in own}:
-            found[section] = _average(there, weights)
-    found[OVERALL] = _average(found, WEIGHTS)
-    return {name: dict(zip(marks, values, strict=True)) for name, values in found.items()}
+    found: dict[str, dict[str, Figure]] = {}
+    for mark, values in marks.items():
+        sections = {}
+        for section, weights in _all().items():
+            there = {s: resamples.proportion(values, own == s) for s in weights if s in own}
+            if there:
+                sections[section] = _average(there, weights)
+        for name, value in {**sections, OVERALL: _average(sections, WEIGHTS)}.items():
+            found.setdefault(name, {})[mark] = value
+    return found
 
 
 def _all() -> dict[str, Mapping[str, int]]:
     return {**SECTIONS, PRIOR: PRIOR_SETS}
 
 
-def _average(values: Mapping[str, np.ndarray], weights: Mapping[str, int | float]) -> np.ndarray:
-    return np.average(list(values.values()), axis=0, weights=[weights[name] for name in values])
+def _average(values: Mapping[str, Proportion], weights: Mapping[str, int | float]) -> Proportion:
+    """The weighted mean, worth 1 / sum w^2 / n independent values where its parts are worth n."""
+    own = np.array([weights[name] for name in values], np.float64)
+    own /= own.sum()
+    drawn = own @ np.array([v.drawn for v in values.values()])
+    worth = 1 / np.sum(np.square(own) / [v.independent for v in values.values()])
+    return Proportion(drawn, float(worth))

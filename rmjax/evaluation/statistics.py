@@ -3,8 +3,9 @@
 Legend: N texts, D documents, B resamples; row 0 of anything [B + 1] is the sample itself.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -19,6 +20,26 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportion:
+    """A figure that is a mean of values in [0, 1], such as an accuracy, in each resample: [B + 1].
+
+    independent: how many independent values it is worth at the least. It is the number of documents (of those that
+      weigh unequally, Kish's effective number), and half of it where the values are of pairs of texts.
+    """
+
+    drawn: np.ndarray
+    independent: float
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.drawn[row]
+
+
+# What a metric gives, [0] being its value: one in each resample [B + 1], or, of figures in [0, 1] whose interval no
+# bootstrap gives, the estimate itself.
+Figure = np.ndarray | Proportion | Estimate
 
 
 class Resamples(NamedTuple):
@@ -49,6 +70,19 @@ class Resamples(NamedTuple):
         with np.errstate(invalid="ignore", divide="ignore"):
             return total / weight
 
+    def proportion(self, values: np.ndarray, weights: np.ndarray | None = None) -> Proportion:
+        """`mean` of values [N] in [0, 1]; weights as there."""
+        weights = np.ones(len(values)) if weights is None else weights
+        return Proportion(self.mean(values, weights), self.effective(weights))
+
+    def effective(self, weights: np.ndarray) -> float:
+        """(sum w)^2 / sum w^2 of the documents' weights, the sums of their texts' [N]; 0 where all are 0.
+
+        Source: Kish 1965, Survey Sampling.
+        """
+        own = np.bincount(self.document, np.asarray(weights, np.float64))
+        return float(own.sum() ** 2 / np.square(own).sum()) if own.any() else 0.0
+
     def pair_sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over pairs of texts of values [N, N], in each resample: [B + 1].
 
@@ -75,25 +109,61 @@ def resample(documents: Sequence[str], *, count: int = RESAMPLES, seed: int = 0)
     return Resamples(np.vstack([np.ones(len(names)), drawn]), document)
 
 
-def interval(values: np.ndarray) -> Estimate:
-    """The estimate values[0] with the percentile interval of the resamples, less their bias.
+def estimate(figures: Sequence[Figure]) -> Estimate:
+    """A figure of one or more seeds: of one its own interval, of several Student's t over them.
 
-    The bias (mean resample less estimate) is nothing for correlations and accuracies; calibration errors, being
-    means of absolute values, are larger in nearly every resample, and plain percentiles would miss the estimate.
+    Student's is cut off at 0 and 1 where the figure is a proportion or a calibration error.
     """
-    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if len(figures) == 1:
+        return interval(figures[0])
+    bounds = (-np.inf, np.inf) if isinstance(figures[0], np.ndarray) else (0.0, 1.0)
+    return over_seeds([float(f[0]) for f in figures], bounds)
+
+
+def interval(figure: Figure) -> Estimate:
+    """The sample's value with its 95% interval over documents.
+
+    Of a proportion it is Wilson's (`wilson`). Of other figures it is the percentile interval of the resamples, less
+    their bias (mean resample less estimate), which is nothing for correlations.
+    """
+    if isinstance(figure, Estimate):
+        return figure
+    if isinstance(figure, Proportion):
+        return wilson(figure)
+    value, drawn = float(figure[0]), figure[1:][np.isfinite(figure[1:])]
     if not np.isfinite(value) or not len(drawn):
         return Estimate(value, np.nan, np.nan)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - (np.mean(drawn) - value)
     return Estimate(value, max(float(low), min(float(drawn.min()), 0.0)), float(high))
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of values [S] with Student's t interval, deviation with ddof 1."""
+def wilson(figure: Proportion) -> Estimate:
+    """Wilson's score interval with the number of values that the resamples' variance v stands for, p (1 - p) / v.
+
+    v is that of the bootstrap over documents, times I / (I - 1), I = `independent`; the quantile is Student's of I - 1.
+    At 0 and 1, where no resample differs, the number is I. Undefined of one document or fewer.
+    Simulated (tests/golden/simulate_intervals.py) it covers COVERAGE
+    Source: Wilson 1927; with an effective number of values: Korn & Graubard 1998, Dean & Pagano 2015.
+    """
+    p, size = float(figure[0]), figure.independent
+    drawn = figure.drawn[1:][np.isfinite(figure.drawn[1:])]
+    if not np.isfinite(p) or not len(drawn) or not size > 1:
+        return Estimate(p, np.nan, np.nan)
+    spread, variance = p * (1 - p), float(np.var(drawn)) * size / (size - 1)
+    inverse = 1 / size if spread < 1e-9 else variance / spread  # of the number of values
+    z2 = min(float(stats.t.ppf((1 + LEVEL) / 2, size - 1)) ** 2 * inverse, 1e9)
+    middle, half = (p + z2 / 2) / (1 + z2), np.sqrt(z2 * (spread + z2 / 4)) / (1 + z2)
+    return Estimate(p, max(float(middle - half), 0.0), min(float(middle + half), 1.0))
+
+
+def over_seeds(
+    values: Sequence[float], bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """The mean of values [S] with Student's t interval, deviation with ddof 1, cut off at the bounds."""
     value = float(np.mean(values))
     if len(values) < 2 or not np.isfinite(value):
         return Estimate(value, np.nan, np.nan)
     half = (
         stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     )
-    return Estimate(value, value - float(half), value + float(half))
+    return Estimate(value, max(value - float(half), bounds[0]), min(value + float(half), bounds[1]))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Proportion, Resamples
 
 
 def figures(
     scores: Sequence[np.ndarray], ratings: Sequence[np.ndarray], resamples: Resamples
-) -> dict[str, np.ndarray]:
+) -> dict[str, Figure]:
     """Pair accuracy, tie rate, Kendall's tau-b and top-1 accuracy over prompts [G] of [K].
 
     Pair accuracy (ties 1/2) and tie rate are over all pairs of unequal ratings; top-1 accuracy, the chance that a
@@ -24,11 +24,12 @@ def figures(
     concordance, differ, both, kendall, top = values.T
     ordered = differ > 0
     mean = lambda v: resamples.mean(v / np.maximum(differ, 1), differ)
+    independent = resamples.effective(differ)
     return {
-        "pair_accuracy": 0.5 + 0.5 * mean(concordance),
-        "tie_rate": 1 - mean(both),
+        "pair_accuracy": Proportion(0.5 + 0.5 * mean(concordance), independent),
+        "tie_rate": Proportion(1 - mean(both), independent),
         "kendall": resamples.mean(kendall, ordered),
-        "top1_accuracy": resamples.mean(top, ordered),
+        "top1_accuracy": resamples.proportion(top, ordered),
     }
 
 

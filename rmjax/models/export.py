@@ -12,6 +12,7 @@ import numpy as np
 
 from rmjax.models import hugging_face, lora, names
 from rmjax.models.layers import Adapter
+from rmjax.models.outputs import ORDINAL
 from rmjax.models.safetensors import EXPORTED, FAMILIES, Family
 from rmjax.models.transformer import Config
 
@@ -62,12 +63,15 @@ def reward_model(
     *,
     pooling: str,
     pad_id: int | None,
+    unscored: int | None = None,
     labels: tuple[str, ...] = (),
 ) -> Export:
     """Sequence classification of the transformer's parameters (by path) and a head.
 
     pad_id: a token that no text ends with, which padding is; None: there is none, and scores need the attention mask.
-    labels: names of the outputs of a classifier; none of a scalar score.
+    unscored: the score is read at the last token that is another than this one, which `pad_id` then is; None: at the
+      last token.
+    labels: names of the outputs of a classifier, whose score is their mean; none of a scalar score.
     Raises: ValueError where no Hugging Face architecture has this transformer.
     """
     config, params = _with_types(config, params)
@@ -79,6 +83,8 @@ def reward_model(
         "id2label": {str(i): name for i, name in enumerate(named)},
         "label2id": {name: i for i, name in enumerate(named)},
     }
+    if labels:
+        made[ORDINAL] = True
     if "pad_token_id" not in inner:  # RoBERTa's decides its positions
         made["pad_token_id"] = 0 if pad_id is None else pad_id
     if _native(inner["model_type"], family, head, pooling, pad_id):
@@ -98,6 +104,7 @@ def reward_model(
         "backbone": inner,
         "pooling": pooling,
         "hidden": head.dense is not None,
+        "unscored_token_id": unscored,
         "pad_token_id": inner.get("pad_token_id", made.get("pad_token_id")),
     }
     own = family._replace(head=names.EXPORTED_HEAD, prefix="backbone.")

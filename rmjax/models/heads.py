@@ -141,6 +141,41 @@ class Attributes(nn.Module):
         return {"attribute_scores": scores, "score": jnp.sum(scores * weights[None, None], axis=-1)}
 
 
+# From logits [R, P, C] to what a sum of several outputs is made of.
+LINKS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+    "log_odds": lambda x: x - _others(x),
+}
+
+
+def _others(x: Float[Array, "R P C"]) -> Float[Array, "R P C"]:
+    """log sum exp of all other classes' logits."""
+    every = jnp.broadcast_to(x[..., None, :], (*x.shape, x.shape[-1]))
+    own = jnp.eye(x.shape[-1], dtype=bool)[None, None]
+    return jax.nn.logsumexp(jnp.where(own, -jnp.inf, every), axis=-1)
+
+
+class Named(nn.Module):
+    """The outputs of a stored classifier; the score is the sum of `weights` of what `link` makes of them.
+
+    outputs: the name of their projection, "logits" or "attributes".
+    """
+
+    weights: tuple[float, ...]
+    link: str
+    outputs: str = "logits"
+    hidden: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R P D"]) -> dict[str, Array]:
+        """{"logits" [R, P, C], "score" [R, P]}."""
+        logits = Linear(len(self.weights), name=self.outputs)(hidden_layer(x, self.hidden))
+        weights = jnp.array(self.weights)[None, None]
+        return {"logits": logits, "score": jnp.sum(LINKS[self.link](logits) * weights, axis=-1)}
+
+
 class RewardModel(nn.Module):
     """Transformer, pooling and head: packed rows in, a dict of arrays per text out."""
 
@@ -159,10 +194,11 @@ class RewardModel(nn.Module):
         branches: Int[Array, "R T"] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
         embedded: Float[Array, "R T D"] | None = None,
+        types: Int[Array, "R T"] | None = None,
     ) -> dict[str, Array]:
         """{"score" [R, P], ...} as the head offers; arguments as `Transformer` and `pool` say."""
         hidden, _ = self.transformer(
-            tokens, positions, segments, row, branches, tiles=tiles, embedded=embedded
+            tokens, positions, segments, row, branches, tiles=tiles, embedded=embedded, types=types
         )
         pooled = pool(hidden, positions, segments, score_at, branches, pooling=self.pooling)
         return self.head(pooled)

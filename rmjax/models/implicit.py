@@ -1,9 +1,9 @@
 """The reward that a tuned policy implies, from its log-probabilities and those of what it was tuned from.
 
-Legend: R rows, T tokens, V vocabulary, P scored texts in a row.
+Legend: R rows, T tokens, L tokens to predict and P scored texts in a row, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,28 +16,30 @@ from rmjax.models.transformer import LanguageModel
 def text_log_probs(
     logits: Float[Array, "R T V"],
     tokens: Int[Array, "R T"],
-    positions: Int[Array, "R T"],
-    segments: Int[Array, "R T"],
-    score_at: Int[Array, "R P"],
+    target_at: Int[Array, "R L"],
+    text_of: Int[Array, "R L"],
+    texts: int,
 ) -> Float[Array, "R P"]:
-    """log p of each packed text, all tokens but its first, in nats.
+    """log p of each packed text's completion, in nats: summed over its tokens to predict, the stop token among them.
 
-    score_at: index of each text's last token.
+    target_at: places of the tokens to predict. text_of: the text that each is of; P and above where there is none.
+    texts: P.
     """
     ahead = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
     found = jnp.take_along_axis(ahead, tokens[:, 1:, None], axis=-1)[..., 0]
-    found = jnp.where(positions > 0, jnp.pad(found, ((0, 0), (1, 0))), 0.0)
-    text = jnp.take_along_axis(segments, score_at, axis=1)
-    own = (segments[:, :, None] == text[:, None, :]) & (segments > 0)[:, :, None]
-    return jnp.sum(jnp.where(own, found[:, :, None], 0.0), axis=1)
+    own = jnp.take_along_axis(jnp.pad(found, ((0, 0), (1, 0))), target_at, axis=1)
+    of = text_of[:, :, None] == jnp.arange(texts)[None, None]
+    return jnp.sum(jnp.where(of, own[:, :, None], 0.0), axis=1)
 
 
-def create(policy: LanguageModel, reference: LanguageModel, beta: float) -> Callable[..., Any]:
-    """Returns apply(variables, tokens, positions, segments, score_at) -> {"score" [R, P]} as of a reward model.
+def create(
+    policy: LanguageModel, reference: LanguageModel, beta: float
+) -> Callable[[Mapping[str, Any], Mapping[str, Array]], dict[str, Array]]:
+    """Returns score(variables, batch) -> {"score" [R, P]} of a packed batch of completions behind their prompts.
 
-    variables: {"params": {"policy": ..., "reference": ...}}. The score is beta * (log pi - log pi_ref) of the whole
-    text. What a prompt adds is the same for all of its completions, and the reward is only defined up to that:
-    compare it within prompts.
+    variables: {"params": {"policy": ..., "reference": ...}}. The score is beta * (log pi - log pi_ref) of the
+    completion with its stop token, as DPO trains it. It is only defined up to a function of the prompt: compare it
+    within prompts.
     beta: the coefficient that the policy was tuned with, > 0.
     Raises: ValueError if it is not, or a model is not causal.
     Source: Rafailov et al. 2023 (arXiv:2305.18290) eq. 5, without its partition function.
@@ -49,12 +51,16 @@ def create(policy: LanguageModel, reference: LanguageModel, beta: float) -> Call
         if module.transformer.config.kind != "decoder":
             raise ValueError(f"the {name} is no causal language model")
 
-    def apply(variables, tokens, positions, segments, score_at):
+    def score(variables, batch):
         found = {}
         for name, module in models.items():
             own = {"params": variables["params"][name]}
-            logits, _ = module.apply(own, tokens, positions, segments)
-            found[name] = text_log_probs(logits, tokens, positions, segments, score_at)
+            read = [batch[key] for key in ("tokens", "positions", "segments")]
+            logits, _ = module.apply(own, *read)
+            count = batch["score_at"].shape[1]
+            found[name] = text_log_probs(
+                logits, batch["tokens"], batch["target_at"], batch["text_of"], count
+            )
         return {"score": beta * (found["policy"] - found["reference"])}
 
-    return apply
+    return score

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from rmjax.errors import UserError
-from rmjax.models import names, presets
+from rmjax.models import names, outputs, presets
+from rmjax.models.outputs import Outputs
 from rmjax.models.transformer import Config
 
 
@@ -23,6 +24,7 @@ class Family(NamedTuple):
     unused: tuple[str, ...]
     prefix: str
     head: names.Head = names.SCORE
+    pad_id: int | None = None  # of a config.json that does not name it
 
 
 _LLAMA = Family(presets.llama, names.llama, names.LLAMA_UNUSED, "model.")
@@ -39,7 +41,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gpt2": Family(presets.gpt2, lambda config: names.GPT2, names.GPT2_UNUSED, "transformer."),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
-    "gemma3_text": Family(presets.gemma3, names.gemma3, names.LLAMA_UNUSED, "model."),
+    "gemma3_text": Family(presets.gemma3, names.gemma3, names.LLAMA_UNUSED, "model.", pad_id=0),
     "t5": Family(presets.t5, names.t5, names.T5_UNUSED, "transformer.", names.T5_HEAD),
 }
 # The model_type of a reward model that no family has; modeling_rmjax.py computes it.
@@ -50,21 +52,27 @@ class Stored(NamedTuple):
     """What a model folder holds.
 
     weights: float32 by path: "transformer/tokens", ...; "unembed" where output embeddings are others than the input
-      ones; of a sequence classifier "head/score/kernel", ... ("head/logits/..." if it has several outputs).
+      ones; of a classifier "head/score/kernel", ... ("head/logits/..." if it has several outputs, or
+      "head/attributes/...").
     pooling: what that classifier reads; "" without one.
-    labels: what it calls its outputs.
+    outputs: what its outputs are; None without one.
+    unscored: the token that its texts are scored before, where they end with it (transformers takes the last token
+      that is not pad_token_id); None: there is none.
     """
 
     config: Config
     weights: dict[str, np.ndarray]
     pooling: str
-    labels: tuple[str, ...] = ()
+    outputs: Outputs | None = None
+    unscored: int | None = None
+    dtype: str = "float32"  # that the arrays are stored in
 
 
-def load(folder: Path) -> Stored:
+def load(folder: Path, *, head: bool = True) -> Stored:
     """What a model folder holds.
 
     folder: holds `config.json` and `model.safetensors`, or parts with `model.safetensors.index.json`.
+    head: False leaves a classifier's head out, whatever it is.
     Raises: UserError naming the file and the missing or surplus keys, or the families there are.
     """
     try:
@@ -81,7 +89,10 @@ def load(folder: Path) -> Stored:
                 pooling=hf["pooling"], dense="dense" if hf.get("hidden") else ""
             )
             family = family._replace(prefix="backbone.", head=own)
+        if outputs.of_steps(hf):
+            family = family._replace(head=_of_tokens(inner["model_type"]))
         stored = _read(folder)
+        dtype = str(next(iter(stored.values())).dtype) if stored else "float32"
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: {error}; a model folder needs config.json and model.safetensors"
@@ -92,14 +103,39 @@ def load(folder: Path) -> Stored:
         raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
     stored = {_modern(key.removeprefix(family.prefix)): value for key, value in stored.items()}
     where = f"{folder}/model.safetensors"
-    head = _head(stored, family.head, where)
+    found, weights = _head(stored, family.head, hf, where) if head else _headless(stored, family)
     other = stored.get("lm_head.weight")
     if config.kind == "encoder_decoder" and other is not None:  # transformers 5 calls every T5 tied
         config = dataclasses.replace(config, tied=np.array_equal(other, stored["shared.weight"]))
-    weights = rename(stored, family, config, where)
-    names_of = hf.get("id2label") or {}
-    labels = tuple(str(names_of[key]) for key in sorted(names_of, key=int)) if head else ()
-    return Stored(config, weights | head, family.head.pooling if head else "", labels)
+    weights = rename(stored, family, config, where) | weights
+    if found is None:
+        return Stored(config, weights, "", dtype=dtype)
+    unscored = None
+    if config.kind == "decoder" and found.kind != "steps" and family.head.pooling == "last":
+        key, usual = ("unscored_token_id", None) if exported else ("pad_token_id", family.pad_id)
+        unscored = hf.get(key, usual)
+        unscored = None if unscored is None or unscored < 0 else unscored
+    return Stored(config, weights, family.head.pooling, found, unscored, dtype)
+
+
+def _of_tokens(model_type: str) -> names.Head:
+    """Where a classifier of tokens has its outputs.
+
+    Raises: ValueError of a family that has none here.
+    """
+    if model_type == "t5":
+        raise ValueError("token classification by a T5 is not supported")
+    return names.Head(
+        "classifier" if model_type in ("bert", "roberta", "gpt2") else "score", "", "last"
+    )
+
+
+def _headless(stored: dict[str, np.ndarray], family: Family) -> tuple[None, dict[str, np.ndarray]]:
+    """Takes a classifier's arrays out of `stored`."""
+    for layer in filter(None, (family.head.output, family.head.dense)):
+        for part in ("weight", "bias"):
+            stored.pop(f"{layer}.{part}", None)
+    return None, {}
 
 
 def _modern(key: str) -> str:
@@ -110,15 +146,18 @@ def _modern(key: str) -> str:
 _NORM = {"gamma": "weight", "beta": "bias"}
 
 
-def _head(stored: dict[str, np.ndarray], names_of: names.Head, where: str) -> dict[str, np.ndarray]:
-    """A classifier's arrays by path, taken out of `stored`; empty where it has none.
+def _head(
+    stored: dict[str, np.ndarray], names_of: names.Head, hf: Mapping[str, Any], where: str
+) -> tuple[Outputs | None, dict[str, np.ndarray]]:
+    """What a classifier's outputs are, and its arrays by path, taken out of `stored`; None and {} where it has none.
 
-    Raises: UserError if the layer before its outputs is missing.
+    Raises: UserError if config.json says other outputs, or the layer before them is missing.
     """
-    if f"{names_of.output}.weight" not in stored:
-        return {}
-    kernel = stored.pop(f"{names_of.output}.weight")
-    name = "score" if len(kernel) == 1 else "logits"
+    kernel = stored.pop(f"{names_of.output}.weight", None)
+    made = outputs.read(hf, None if kernel is None else len(kernel), where)
+    if made is None or kernel is None:
+        return None, {}
+    name = {"score": "score", "attributes": "attributes"}.get(made.kind, "logits")
     bias = stored.pop(f"{names_of.output}.bias", np.zeros(len(kernel)))
     found = {f"head/{name}/kernel": kernel.T, f"head/{name}/bias": bias}
     if names_of.dense:
@@ -129,7 +168,7 @@ def _head(stored: dict[str, np.ndarray], names_of: names.Head, where: str) -> di
             raise UserError(
                 f"{where}: a classifier of whole texts needs {error}; this one is another kind"
             ) from error
-    return {path: np.asarray(array, np.float32) for path, array in found.items()}
+    return made, {path: np.asarray(array, np.float32) for path, array in found.items()}
 
 
 def _read(folder: Path) -> dict[str, np.ndarray]:

@@ -285,6 +285,7 @@ class Transformer(nn.Module):
         cache: dict[str, Any] | None = None,
         tiles: Int[Array, "R N 2"] | None = None,
         embedded: Float[Array, "R T D"] | None = None,
+        types: Int[Array, "R T"] | None = None,
     ) -> tuple[Float[Array, "R T D"], dict[str, Any] | None]:
         """Hidden states after the last block, and the grown cache.
 
@@ -295,6 +296,7 @@ class Transformer(nn.Module):
         tiles: query and key tile (of `attention.TILE` tokens) of every pair in which a token sees another; None: all.
           Not with a cache or a source.
         embedded: read in place of the tokens' rows of the embedding table.
+        types: token types, where the Config has several; None: all are 0.
         """
         c = self.config
         stack = lambda causal, name=None: Stack(
@@ -321,18 +323,19 @@ class Transformer(nn.Module):
                 memory = stack(False, "encoder")(x, there, row, tiles=pairs)[0], there
         main = stack(c.kind != "encoder", "stack")
         nn.share_scope(self, main)
-        x = self._embed(table[tokens] if embedded is None else embedded, positions, row)
+        x = self._embed(table[tokens] if embedded is None else embedded, positions, row, types)
         x, grown = main(x, at, row, memory, cache, pairs)
         return x, grown if grown is None or memory is None else grown | {"memory": memory}
 
-    def _embed(self, x, positions, row):
+    def _embed(self, x, positions, row, types=None):
         c, normal = self.config, nn.initializers.normal(0.02)
         x = x * c.embedding_scale
         if c.positions == "learned":
             where = positions + c.first_position
             x = x + self.param("positions", normal, (c.max_positions, c.width))[where]
         if c.token_types:
-            x = x + self.param("types", normal, (c.token_types, c.width))[:1][None]
+            table = self.param("types", normal, (c.token_types, c.width))
+            x = x + (table[:1][None] if types is None else table[types])
         if c.norm_at == "post":
             x = Norm(c.norm, c.norm_eps, name="embedding_norm")(x)
         return Dropout(self.dropout)(x, row)

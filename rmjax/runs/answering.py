@@ -8,9 +8,8 @@ import numpy as np
 
 from rmjax.build import model, packed
 from rmjax.data import language
-from rmjax.data.encode import Reader
 from rmjax.data.records import Prompt, Text
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import UNLIMITED, Tokenizer
 from rmjax.errors import UserError
 from rmjax.models.transformer import LanguageModel
 from rmjax.runs import streams
@@ -46,15 +45,15 @@ class Writer(NamedTuple):
         """Of prompts and completions."""
         return self.reads.reader.tokenizer
 
-    def ids(self, prompts: list[Prompt]) -> list[np.ndarray]:
+    def opened(self, prompts: list[Prompt]) -> language.Opened:
         """Their tokens, the front of longer ones left out."""
-        return language.prompts(prompts, self.reads, self.longest)[0]
+        return language.prompts(prompts, self.reads, self.longest)
 
     def completion(
-        self, tokens: np.ndarray, log_prob: np.floating, stopped: np.bool_
+        self, prompt: tuple[np.ndarray, str], tokens: np.ndarray, log_prob: Any, stopped: Any
     ) -> dict[str, Any]:
-        """One completion, of tokens without padding."""
-        text = self.tokenizer.decode(tokens)
+        """One completion, of tokens without padding; prompt: its token ids and lead, as of `language.Opened`."""
+        text = language.completion(tokens, *prompt, self.reads)
         kept = stops.truncate(text, (self.stop,) if self.stop else ())
         return {
             "text": kept,
@@ -63,17 +62,18 @@ class Writer(NamedTuple):
         }
 
 
-def load(policy: str, *, max_prompt: int, stop: str, plain: bool) -> Writer:
-    """The language model of --policy. plain: without its chat template.
+def load(
+    policy: str, *, max_prompt: int, stop: str, plain: bool, special_tokens: str = ""
+) -> Writer:
+    """The language model of --policy. plain: without its chat template. special_tokens: as of `model.reader`.
 
     Raises: UserError where there is none, or it has no stop token.
     """
     found = model.policy_of(policy)
-    ends = found.tokenizer.id_of(found.stop)
-    if ends is None:
-        raise UserError(f"--policy={policy!r} names no token that ends a text (eos_token)")
-    reader = Reader(found.tokenizer, None if plain else found.template, max_prompt, share=False)
-    reads = language.Reads(reader, (ends,), model.encodes(found.config))
+    reader = model.reader(found, max_prompt, special_tokens, share=False)
+    if plain:
+        reader = reader._replace(template=None)
+    reads = model.reads(found, reader, f"--policy={policy!r}")
     module, variables = model.language_model(found, "float32")
     return Writer(policy, module, variables, reads, max_prompt, stop)
 
@@ -89,20 +89,21 @@ def sampled(
         stop_tokens=writer.reads.stop_ids, pad_token=writer.tokenizer.pad_id
     )
 
-    def completions(prompt: Prompt, own: Samples) -> Iterator[dict[str, Any]]:
+    def completions(prompt: Prompt, read: Any, own: Samples) -> Iterator[dict[str, Any]]:
         for k in range(samples):
             tokens = own.tokens[k, : own.lengths[k]]
             if not exact or read_back(tokens, own.stopped[k], prompt, writer.reads):
-                yield writer.completion(tokens, own.log_probs[k].sum(), own.stopped[k])
+                yield writer.completion(read, tokens, own.log_probs[k].sum(), own.stopped[k])
 
     def answer(asked: Iterable[Asked]) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
-        begun = collections.deque[Asked]()  # answered in this order
+        begun = collections.deque[tuple[Asked, Any]]()  # answered in this order
 
         def waiting() -> Iterator[Waiting]:
             for number, one in enumerate(asked):
-                begun.append(one)
+                opened = writer.opened([one.prompt])
+                begun.append((one, (opened.ids[0], opened.leads[0])))
                 keys = packed.key_rows(seed, 0, np.array([number]), samples)[0]
-                yield Waiting(writer.ids([one.prompt])[0], keys)
+                yield Waiting(opened.ids[0], keys)
 
         made = stream(
             writer.module,
@@ -114,8 +115,8 @@ def sampled(
         )
         try:
             for own in made:
-                one = begun.popleft()
-                yield one, list(completions(one.prompt, own))
+                one, read = begun.popleft()
+                yield one, list(completions(one.prompt, read, own))
         except ValueError as error:
             raise UserError(f"--policy={writer.source!r}: {error}") from error
 
@@ -127,8 +128,7 @@ def searched(
 ) -> Answer:
     """The best `kept` completions of each prompt that a beam search finds, the best first; rows of prompts at once."""
 
-    def search(prompts: list[Prompt]) -> beam.Beams:
-        ids = writer.ids(prompts)
+    def search(ids: list[np.ndarray]) -> beam.Beams:
         room = min(-(-max(map(len, ids)) // MULTIPLE) * MULTIPLE, writer.longest)
         ids += ids[:1] * (rows - len(ids))  # one shape for all
         found = beam.search(
@@ -144,17 +144,19 @@ def searched(
 
     def answer(asked: Iterable[Asked]) -> Iterator[tuple[Asked, list[dict[str, Any]]]]:
         for chunk in streams.chunks(iter(asked), rows):
+            opened = writer.opened([one.prompt for one in chunk])
             try:
-                found = search([one.prompt for one in chunk])
+                found = search(opened.ids)
             except ValueError as error:
                 raise UserError(f"--policy={writer.source!r}: {error}") from error
             for i, one in enumerate(chunk):
                 there = [k for k in range(kept) if np.isfinite(found.scores[i, k])]
                 own = [found.tokens[i, k, : found.lengths[i, k]] for k in there]
+                read = (opened.ids[i], opened.leads[i])
                 yield (
                     one,
                     [
-                        writer.completion(tokens, found.log_probs[i, k], found.stopped[i, k])
+                        writer.completion(read, tokens, found.log_probs[i, k], found.stopped[i, k])
                         for k, tokens in zip(there, own, strict=True)
                     ],
                 )
@@ -164,8 +166,9 @@ def searched(
 
 def read_back(drawn: np.ndarray, stopped: Any, prompt: Prompt, reads: language.Reads) -> bool:
     """Whether the text of a completion is read as the tokens that were drawn, so that its log-probability is theirs."""
-    text = reads.reader.tokenizer.decode(drawn)
+    opened = language.prompts([prompt], reads, UNLIMITED)
+    text = language.completion(drawn, opened.ids[0], opened.leads[0], reads)
     record = Text("", "", "", text, prompt, stopped=bool(stopped))
-    read = language.encode([record], reads, language.WHOLE).examples
+    read = language.encode([record], reads, UNLIMITED).examples
     assert read.starts is not None
     return np.array_equal(read.tokens[0][int(read.starts[0]) :], drawn)

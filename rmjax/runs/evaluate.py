@@ -7,9 +7,11 @@ from typing import Any
 from rmjax import lookup
 from rmjax.build.data import DATA, KINDS
 from rmjax.data import sources
+from rmjax.data.encode import told
 from rmjax.data.records import Record
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
+from rmjax.models.outputs import in_order
 from rmjax.runs import folder, judge, progress, scoring, stored
 
 
@@ -22,6 +24,11 @@ def run(
     beta: float = 0.1,
     name: str = "",
     reduce: str = "mean()",
+    output: str = "",
+    weights: str = "",
+    logit: bool = False,
+    max_length: int = 0,
+    special_tokens: str = "",
 ) -> dict[str, Any]:
     """Judges a reward model on other records than it was trained on; writes WORKDIR/evaluations/NAME.json.
 
@@ -34,6 +41,12 @@ def run(
       beta: the coefficient it was tuned with.
       name: name of the evaluation; default: the file's stem, or the line's name.
       reduce: how the scores of several seeds become their ensemble's: mean(), worst(), lower_bound(k=1.0).
+      output: of a `model` with several outputs: the one that is the score (an attribute, label or class).
+      weights: instead, their weights in the score, such as helpfulness=1,verbosity=-0.2.
+      logit: of labels and classes the logit in place of the probability.
+      max_length: of a `model`: tokens at which texts are cut; 0: nothing is.
+      special_tokens: how special tokens that a text spells are read: parse (as special tokens, like transformers) or
+        text; default: as the model's folder says, parse where it says nothing.
 
     Returns: what the file holds.
     Raises: UserError on what the user can mend.
@@ -45,10 +58,15 @@ def run(
             "--reference says what a policy was tuned from; name the policy with --model"
         )
     if model:
-        scorer, results = stored.load(model, reference=reference, beta=beta), {}
+        asked = stored.Asked(output, weights, logit, max_length, special_tokens)
+        scorer, results = stored.load(model, reference=reference, beta=beta, asked=asked), {}
+    elif output or weights or logit or max_length:
+        raise UserError(
+            "--output, --weights, --logit and --max_length are of a --model; leave them away"
+        )
     else:
         results = folder.read_json(home / "results.json")
-        scorer = scoring.load(home)
+        scorer = scoring.load(home, special_tokens=special_tokens)
     test, validation, notes, classes = _records(data)
     kind = KINDS[type(test[0])]
     if kind == "plain texts":
@@ -66,11 +84,12 @@ def run(
             f"{data} holds {kind}; an implicit reward compares completions of one prompt: give pairs or rankings"
         )
     say(f"scoring {len(test):,} {kind}")
-    scores, outputs = scorer.judged(test)
-    held = outputs["logits"].shape[-1] if "logits" in outputs else 0
-    if classes and held != len(classes):
-        notes = [*notes, f"no class accuracy: the model's head is not of {len(classes)} classes"]
-        classes = ()
+    scores, outputs, counts = scorer.scored(test)
+    notes = [*notes, *scorer.notes, *told(counts)]
+    for note in notes:
+        progress.note(note)
+    outputs, classes, note = _classified(scorer, outputs, classes)
+    notes += [note] if note else []
     if model:  # fitted where there is something to fit them on, as a run does
         fitted = judge.temperatures(validation, scorer.records(validation)) if validation else {}
         interval = judge.interval_name(1)
@@ -92,6 +111,21 @@ def run(
     say(progress.table(found))
     say(f"Done: {path}")
     return found
+
+
+def _classified(
+    scorer: scoring.Scorer, outputs: scoring.Outputs, classes: tuple[str, ...]
+) -> tuple[scoring.Outputs, tuple[str, ...], str]:
+    """The outputs with logits in the order of the data's classes, these classes, and a note where they do not fit."""
+    if not classes:
+        return outputs, classes, ""
+    logits = outputs.get("logits")
+    if logits is not None and scorer.outputs is not None:
+        logits = in_order(scorer.outputs, logits, classes)
+    if logits is None or logits.shape[-1] != len(classes):
+        note = f"no class accuracy: the model's outputs are not the data's classes {', '.join(classes)}"
+        return outputs, (), note
+    return {**outputs, "logits": logits}, classes, ""
 
 
 def _records(data: str) -> tuple[list[Record], list[Record], list[str], tuple[str, ...]]:

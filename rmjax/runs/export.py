@@ -44,6 +44,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
             )
         return _language_model(home, target, about)
     params = _parameters(home, about, seed)
+    model.check_reading(home, about)
     head, labels = _head(home, about, params, seed)
     reader = model.reader_of(about)
     adapter = lookup.bind(about["config"]["adapter"], model.ADAPTERS, key="adapter")()
@@ -60,6 +61,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
             head,
             pooling=about["pooling"],
             pad_id=pad_id(reader),
+            unscored=reader.unscored,
             labels=labels,
         )
     except ValueError as error:
@@ -67,23 +69,47 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     files = {"model": made.arrays, "config": made.config}
     write(target, files, reader, made.config["pad_token_id"], code=made.code)
     needs = ", trust_remote_code=True" if made.code else ""
+    for note in _notes(about, reader):
+        progress.note(note)
     progress.CONSOLE.print(
         f"Done: AutoModelForSequenceClassification.from_pretrained({str(target)!r}{needs})"
     )
     return {"output": str(target), "remote_code": made.code}
 
 
+def _notes(about: dict[str, Any], reader: Reader) -> list[str]:
+    """What in other hands is not as it was in the run."""
+    notes = [] if about["pooling"] != "last" else [reader.rule()]
+    if about["dtype"] != "float32":
+        notes.append(
+            f"the run computes scores in {about['dtype']}; the folder holds float32 weights, whose scores differ in "
+            "the third digit"
+        )
+    if reader.layout.escaped:
+        notes.append(
+            "special tokens that a text spells are text; tokenizer_config.json says so (split_special_tokens)"
+        )
+    if reader.template is not None and "strftime_now" in reader.template.pinned_source:
+        notes.append(
+            "the chat template renders the date of the day in a form that cannot be written into it; the run's is "
+            f"{reader.template.date}"
+        )
+    return notes
+
+
 def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str, Any]:
     found = model.finished(str(home))
     # Whoever generates has a prompt tokenized alone; an encoder reads it as a whole text.
     tokenizer = found.tokenizer if model.encodes(found.config) else found.tokenizer.for_prompts()
-    reader = Reader(tokenizer, found.template, about["config"]["max_length"], share=False)
+    reader = model.reader(found, about["config"]["max_length"], share=False)
+    reader = reader._replace(tokenizer=tokenizer)
     pad = found.tokenizer.pad_id
     try:
         made = export.language_model(found.config, found.weights)
     except ValueError as error:
         raise UserError(f"{home}: cannot be exported: {error}") from error
-    ends = {"eos_token_id": found.tokenizer.id_of(found.stop), "pad_token_id": pad}
+    stop, *others = model.reads(found, reader, str(home)).stop_ids
+    ends = {"eos_token_id": [stop, *others] if others else stop, "pad_token_id": pad}
     write(
         target, {"model": made.arrays, "config": made.config | ends}, reader, pad, stop=found.stop
     )
@@ -186,11 +212,18 @@ def _head(
         kernel, bias = kernel / kept.scale[seed], (bias - kept.mean[seed]) / kept.scale[seed]
     low = about["scale"][0] if about["scale"] else 0
     labels = tuple(str(low + i) for i in range(kernel.shape[1])) if name == "classes" else ()
+    if name == "classes" and about.get("classes"):
+        labels = tuple(about["classes"])
     return export.Head(export.Linear(kernel, bias), dense), labels
 
 
 def pad_id(reader: Reader) -> int | None:
-    """A token that stands in no text, so that padding can be told from it; None if there is none."""
+    """The token that texts are scored before, else one that stands in no text, so that padding can be told from it.
+
+    None if there is none.
+    """
+    if reader.unscored is not None:
+        return reader.unscored
     tokenizer, template = reader.tokenizer, reader.template
     if tokenizer.token(tokenizer.pad_id) in PADDING:
         return tokenizer.pad_id
@@ -209,9 +242,14 @@ def _tokenizer_config(reader: Reader, pad_id: int) -> dict[str, Any]:
         "model_max_length": reader.max_length,
         "padding_side": "right",  # as transformers' learned positions need it
         "pad_token": reader.tokenizer.token(pad_id),
+        "truncation_side": "left" if reader.layout.cut_front else "right",
     }
+    if reader.types:
+        known["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    if reader.layout.escaped:
+        known["split_special_tokens"] = True
     if reader.template is None:
         return known
     about = reader.template.about()
     named = {k: about[k] for k in ("bos_token", "eos_token") if about[k]}
-    return known | named | {"chat_template": about["source"]}
+    return known | named | {"chat_template": reader.template.pinned_source}

@@ -24,6 +24,7 @@ def run(
     input: str = "",
     output: str = "-",
     reward_model: str = "",
+    reward_output: str = "",
     samples: int = 1,
     max_new_tokens: int = 64,
     max_prompt: int = 256,
@@ -36,6 +37,7 @@ def run(
     length_penalty: float = 0.0,
     stop: str = "",
     plain: bool = False,
+    special_tokens: str = "",
     logs: bool = False,
     batch_size: int = 16,
     seed: int = 0,
@@ -48,6 +50,7 @@ def run(
         asks at the terminal.
       output: file to write; - writes lines to the standard output as they are answered.
       reward_model: run folder or Hugging Face folder that ranks the completions, the best first.
+      reward_output: of a Hugging Face folder with several outputs: the one that ranks.
       samples: completions of each prompt.
       max_new_tokens: of a completion, its stop token included.
       max_prompt: tokens; longer prompts lose their front.
@@ -60,6 +63,8 @@ def run(
       length_penalty: of a search: its rank is log p / ((5 + length) / 6)^length_penalty.
       stop: a text that ends a completion, which is then cut before it.
       plain: prompts are texts to be continued, also where the model has a chat template.
+      special_tokens: how special tokens that a prompt spells are read: parse (as special tokens, like transformers) or
+        text; default: as the model's folder says, parse where it says nothing.
       logs: instead a line {"prompt", "completion", "log_prob", "stopped"} of each completion (with "reward" where a
         model ranks), from which a run with off_policy() learns. Refused with flags that draw otherwise than from the
         policy itself; a completion whose text would be read as other tokens than were drawn is left out.
@@ -78,7 +83,9 @@ def run(
     for name, value in (("max_prompt", max_prompt), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"--{name}: must be at least 1, got {value}")
-    writer = answering.load(policy, max_prompt=max_prompt, stop=stop, plain=plain)
+    writer = answering.load(
+        policy, max_prompt=max_prompt, stop=stop, plain=plain, special_tokens=special_tokens
+    )
     rows = batch_size if input else 1
     if beams:
         answer = answering.searched(
@@ -93,7 +100,7 @@ def run(
         answer = answering.sampled(
             writer, settings, samples=samples, rows=rows, seed=seed, exact=logs
         )
-    rank = _ranked(reward_model) if reward_model else lambda prompt, found: found
+    rank = _ranked(reward_model, reward_output) if reward_model else lambda prompt, found: found
     if not input:
         return _ask(answer, rank)
     count, written = 0, 0
@@ -147,7 +154,7 @@ def _rows(lines: Iterable[bytes], name: str) -> Iterator[Asked]:
         try:
             if not isinstance(row, dict) or "prompt" not in row:
                 raise Bad('needs an object with the field "prompt"')
-            yield Asked(row, conversations.prompt(row["prompt"]))
+            yield Asked(row, conversations.prompt(row["prompt"], tools=row.get("tools")))
         except Bad as error:
             raise UserError(f"{name}, line {number}: {error}") from error
 
@@ -159,9 +166,14 @@ def _log(row: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any
     return [about | renamed(one) for one in found]
 
 
-def _ranked(source: str) -> Callable[[Prompt, list[dict[str, Any]]], list[dict[str, Any]]]:
+def _ranked(
+    source: str, output: str
+) -> Callable[[Prompt, list[dict[str, Any]]], list[dict[str, Any]]]:
     home = Path(source)
-    scorer = scoring.load(home) if (home / "checkpoints").is_dir() else stored.load(source)
+    if (home / "checkpoints").is_dir():
+        scorer = scoring.load(home)
+    else:
+        scorer = stored.load(source, asked=stored.Asked(output), flag="--reward_")
 
     def rank(prompt: Prompt, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         whole = scorer.kind == "texts" and isinstance(prompt, str)

@@ -24,7 +24,7 @@ from rmjax.evaluation import (
     ranking,
     within_prompts,
 )
-from rmjax.evaluation.statistics import Resamples
+from rmjax.evaluation.statistics import Figure, Resamples
 from rmjax.rewards import rules
 
 PAIR_TEXTS = 3000  # texts of a domain that form pairs; a random draw of more
@@ -113,9 +113,7 @@ def sides(records: Sequence[Record], values: np.ndarray) -> tuple[np.ndarray, np
             raise _unrated()
 
 
-def values(
-    records: Sequence[Record], score: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+def values(records: Sequence[Record], score: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """How well scores order or classify the records of one domain."""
     match records[0]:
         case RatedText():
@@ -132,8 +130,8 @@ def values(
         case Pair():
             gap = score[:, 0] - score[:, 1]
             return {
-                "pair_accuracy": resamples.mean(0.5 + 0.5 * np.sign(gap)),
-                "tie_rate": resamples.mean((gap == 0).astype(np.float64)),
+                "pair_accuracy": resamples.proportion(0.5 + 0.5 * np.sign(gap)),
+                "tie_rate": resamples.proportion((gap == 0).astype(np.float64)),
             }
         case Ranking():
             own, gold = _own(records, score), _ratings_of(records)
@@ -148,7 +146,7 @@ def values(
 
 def classified(
     records: Sequence[Record], logits: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+) -> dict[str, Figure]:
     """Accuracy, macro F1 and AUC of rated texts whose ratings are classes, from their logits [N, C]."""
     shares = special.softmax(logits.astype(np.float64), axis=-1)
     return classification.shares(ratings(records).astype(np.int64), shares, resamples)
@@ -156,7 +154,7 @@ def classified(
 
 def calibrated(
     found: Judged, resamples: Resamples, temperature: float | None, implied: np.ndarray | None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Figure]:
     """ECE, Brier and log score of sigmoid(logit / temperature), and as `own_..` of what the loss implies, where given.
 
     implied: probabilities that the first is better, as the logits.
@@ -179,9 +177,7 @@ def implied(records: Sequence[Record], outputs: Outputs, link: Link) -> np.ndarr
     return link({k: v[0] for k, v in both.items()}, {k: v[1] for k, v in both.items()})
 
 
-def probes(
-    records: Sequence[Record], score: np.ndarray, resamples: Resamples
-) -> dict[str, np.ndarray]:
+def probes(records: Sequence[Record], score: np.ndarray, resamples: Resamples) -> dict[str, Figure]:
     """How far scores follow length in characters; nothing of processes."""
     match records[0]:
         case RatedText():

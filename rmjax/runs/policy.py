@@ -72,7 +72,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
     choices = resume.choices(home, config)
-    found, reads = build.backbone(config, chosen, loaded)
+    found, reads = build.backbone(config, chosen, loaded, choices["date"])
     prompts = prompts_of(loaded)
     rewards = {
         key: made
@@ -96,7 +96,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         f"{parts.layout.name}, {choices['dtype']}"
     )
     for note in parts.notes:
-        say(f"note: {note}")
+        progress.note(note)
     try:
         tally = _train(home, config, chosen, parts, tools, choices)
     except loop.Stopped as error:
@@ -229,13 +229,13 @@ def _referring(parts: build.Parts, tools: _Tools, reads: set[str]) -> loop.Prepa
 
 
 def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> dict[str, Any]:
-    template = parts.backbone.template
+    backbone = parts.backbone._replace(layout=parts.reads.reader.layout)
     return {
         "config": config.to_dict(),
-        "tokenizer": parts.backbone.tokenizer.to_json(),
-        "template": template and template.about(),
+        **backbone.reading(),
         "transformer": dataclasses.asdict(parts.backbone.config),
         "stop": parts.backbone.stop,
+        "stop_ids": parts.reads.stop_ids,
         "dtype": choices["dtype"],
     }
 
@@ -277,8 +277,7 @@ def player(
     if parts.members is not None:
         does = sampled.of_population(config, parts, does)
     ratio = 0.0 if parts.rollouts is None else parts.rollouts.bounds.encoder_ratio
-    tokenizer = parts.reads.reader.tokenizer
-    return rollout.answering(does, tokenizer, encoder_ratio=ratio, parts=config.rollout_parts)
+    return rollout.answering(does, parts.reads, encoder_ratio=ratio, parts=config.rollout_parts)
 
 
 def no_reward(texts: Texts) -> np.ndarray:

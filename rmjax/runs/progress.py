@@ -24,6 +24,11 @@ if not CONSOLE.is_terminal:
 SECONDS = 15.0  # between lines where no terminal is
 
 
+def note(text: str) -> None:
+    """Prints what a user would want to know; brackets in it are no markup."""
+    CONSOLE.print(f"note: {text}", markup=False)
+
+
 @contextlib.contextmanager
 def bar(steps: int, start: int) -> Iterator[Log]:
     """A callback for `train`'s progress; shows the latest of what it is told."""

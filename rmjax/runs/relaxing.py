@@ -12,6 +12,7 @@ from rmjax.data import language
 from rmjax.data.encode import Reader, encode
 from rmjax.data.language import Reads
 from rmjax.data.records import RatedText, Record
+from rmjax.data.tokenizer import UNLIMITED
 from rmjax.errors import UserError
 from rmjax.models.transformer import Config
 from rmjax.runs import normalization, scoring
@@ -45,6 +46,8 @@ def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) 
         raise refuse(
             f"is of kind {shape.kind!r} and pools by {about['pooling']!r}, not a 'decoder' by 'last'"
         )
+    if about["unscored"] is not None:
+        raise refuse("is scored before a token that texts end with")
     if about["config"]["seeds"] > 1:
         raise refuse("is an ensemble")
     longest = config.max_prompt + config.max_new_tokens + 1  # a stop token behind what was cut
@@ -78,7 +81,7 @@ def _reads_stop(
         for r, a in zip(records, answers, strict=True)
     ]
     read = encode(asked, reader).examples.tokens
-    made = language.encode(records, reads, language.WHOLE).examples
+    made = language.encode(records, reads, UNLIMITED).examples
     found = set()
     for text, record in zip(made.tokens, made.per_text["record"], strict=True):
         for written, with_stop in ((text, True), (text[:-1], False)):

@@ -1,5 +1,6 @@
 """What every training run does around its loop: saves what it never trains, and says where it goes on."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ def reported(home: Path) -> dict[str, Any] | None:
 
 
 def choices(home: Path, config: Any) -> dict[str, str]:
-    """What the run chose when it began; of a new one the faster number type where the config says "auto"."""
+    """What the run chose when it began: the number type, the faster one where the config says "auto", and the day."""
     before = folder.choices(home)
     if before is not None:
         return before
-    return {"dtype": speed.faster_dtype() if config.dtype == "auto" else config.dtype}
+    dtype = speed.faster_dtype() if config.dtype == "auto" else config.dtype
+    return {"dtype": dtype, "date": datetime.date.today().isoformat()}
 
 
 def begin(home: Path, frozen: PyTree, layout: Layout, steps: int) -> int:

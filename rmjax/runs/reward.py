@@ -10,13 +10,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rmjax import report
+from rmjax.build import model, training
 from rmjax.build import reward as build
-from rmjax.build import training
 from rmjax.data import pipeline
 from rmjax.data.records import Record
 from rmjax.errors import UserError
 from rmjax.runs import folder, judge, kinds, normalization, progress, resume, scoring, speed
-from rmjax.train import checkpoint, loop
+from rmjax.train import checkpoint, forward, loop
 
 
 def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     hashes = training.hashes(loaded)
     folder.check_data(home, hashes)
     choices = resume.choices(home, config)
-    parts = build.assemble(config, chosen, loaded, choices["dtype"])
+    parts = build.assemble(config, chosen, loaded, choices["dtype"], choices["date"])
     folder.begin(home, config, hashes, choices)
     shape = parts.batches[0].shape
     say(
@@ -47,7 +47,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
         f"({parts.batches[0].padding:.1%} padding), {parts.layout.name}, {choices['dtype']}"
     )
     for note in parts.notes:
-        say(f"note: {note}")
+        progress.note(note)
     try:
         tally = _train(home, config, parts, choices)
     except loop.Stopped as error:
@@ -116,17 +116,17 @@ def _stacked(batches: list[pipeline.Batches], start: int):
 
 
 def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) -> dict[str, Any]:
-    template = parts.backbone.template
+    reads = model.reader(parts.backbone, config.max_length, config.special_tokens)
+    backbone = parts.backbone._replace(layout=reads.layout)
     return {
         "config": config.to_dict(),
-        "tokenizer": parts.backbone.tokenizer.to_json(),
-        "template": template and template.about(),
-        "template_hash": template and template.hash,
+        **backbone.reading(),
         "transformer": dataclasses.asdict(parts.backbone.config),
         "pooling": parts.backbone.pooling,
         "scale": parts.data.scale,
         "ties": "tie_width" in {k.split("/")[-1] for k in parts.state.params},
         "attributes": parts.data.attributes,
+        "classes": parts.data.classes,
         "kind": parts.data.kind,
         "dtype": choices["dtype"],
     }
@@ -134,9 +134,9 @@ def _description(config: Any, parts: build.Parts, choices: Mapping[str, Any]) ->
 
 def _scores(config: Any, parts: build.Parts) -> Callable[[Any, list[Record]], np.ndarray]:
     """A function of placed parameters and records: raw scores as `scoring.records` gives them."""
-    reader = build.reader(parts.backbone, config.max_length)
+    reader = model.reader(parts.backbone, config.max_length, config.special_tokens)
     score = scoring.make_score(
-        parts.module.apply,
+        forward.scores(parts.module.apply),
         parts.layout,
         parts.frozen,
         config.seeds,
@@ -176,7 +176,7 @@ def _judge(
     if normalize is not None:
         made = normalization.fix(home, normalize, loaded, scorer.records)
         scorer = scorer._replace(normalization=made)
-    (test, outputs), validation = scorer.judged(loaded.test), scorer.records(loaded.validation)
+    (test, outputs, _), validation = scorer.scored(loaded.test), scorer.records(loaded.validation)
     fitted = judge.temperatures(loaded.validation, validation)
     folder.write_lines(
         home / "predictions.jsonl",

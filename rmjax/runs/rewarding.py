@@ -45,7 +45,8 @@ def make(config: Any, key: str, prompts: Mapping[str, Prompt], *, whole: bool) -
     needed = {name for term in found for name in lookup.arrays(term.function)}
     resources = {}
     if {"score", "probabilities"} & needed:
-        resources |= _asked(config[f"{key}_model"], prompts, whole=whole)
+        source, output = config[f"{key}_model"], config[f"{key}_output"]
+        resources |= _asked(source, prompts, key, output, whole=whole, scored="score" in needed)
     if {"embed", "word_vectors"} & needed:
         resources |= similar.resources()
 
@@ -65,15 +66,27 @@ def make(config: Any, key: str, prompts: Mapping[str, Prompt], *, whole: bool) -
     return reward
 
 
-def _asked(source: str, prompts: Mapping[str, Prompt], *, whole: bool) -> dict[str, Callable]:
-    """What a model answers: `score` [N] or, of several seeds, [S, N]; of a classifier also `probabilities` [N, C]."""
+def _asked(
+    source: str,
+    prompts: Mapping[str, Prompt],
+    key: str,
+    output: str,
+    *,
+    whole: bool,
+    scored: bool,
+) -> dict[str, Callable]:
+    """What a model answers: `score` [N] or, of several seeds, [S, N]; of a classifier also `probabilities` [N, C].
+
+    output: which of a stored model's several outputs is the score. scored: whether a score is asked for at all.
+    """
     home = Path(source) / "checkpoints"
     if not (source.startswith("hf://") or Path(source).exists()):
         raise UserError(
             f"there is no {source!r} to ask for rewards; name the folder of a finished run of "
             "experiments.train_reward, or a Hugging Face folder"
         )
-    scorer = scoring.load(Path(source)) if home.is_dir() else stored.load(source)
+    own = lambda: stored.load_reward(source, output, key, scored=scored)
+    scorer = scoring.load(Path(source)) if home.is_dir() else own()
 
     def records(asked: Sequence[str], completions: Sequence[str]) -> list[RatedText]:
         return [
@@ -88,7 +101,7 @@ def _asked(source: str, prompts: Mapping[str, Prompt], *, whole: bool) -> dict[s
         return found[0] if len(found) == 1 else found
 
     def probabilities(asked: Sequence[str], completions: Sequence[str]) -> np.ndarray:
-        outputs = scorer.judged(records(asked, completions))[1]
+        outputs = scorer.scored(records(asked, completions)).outputs
         if "logits" not in outputs:
             raise UserError(f"{source} is no classifier, so it gives no class_probability(); train one with a head of "
                             "classes()")  # fmt: skip

@@ -140,14 +140,14 @@ def write(
     Prompts go in batches of one size, the last filled up with repeated ones. A thread computes the rewards of one while
     the next is sampled.
     """
-    tokenizer, size = parts.reads.reader.tokenizer, config.batch_size
+    size = config.batch_size
     bounds = rollout.bounds_of_one(config, parts.reads, parts.layout.ways)
     texts, found = [], []
     asked = {name: [] for name in rewards}
     with ThreadPoolExecutor(1) as worker:
         for own, real in batched(prompts, size):
             samples = does.sample(params, own, KEYS, 1)
-            said = packed.as_texts(samples, own, tokenizer)
+            said = packed.as_texts(samples, own, parts.reads)
             for name, reward in rewards.items():
                 asked[name].append(worker.submit(reward, said))
             examples = packed.as_examples(samples, own, bounds.encoder_ratio)

@@ -1,17 +1,30 @@
 """Scores JSON lines as they come, with the model of a run folder or Hugging Face folder and nothing else."""
 
+import collections
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from rmjax import lookup
-from rmjax.data.records import RatedText
+from rmjax.data import conversations, encode
+from rmjax.data.fields import Bad
+from rmjax.data.formats import TEXTS
+from rmjax.data.records import Messages, Process, RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
 from rmjax.runs import progress, scoring, stored, streams
 
 CHUNK = 256  # lines scored together
+
+
+class Line(NamedTuple):
+    """A JSON line and what is scored of it: a text, a conversation or the steps of a solution."""
+
+    row: dict[str, Any]
+    scored: RatedText | Messages | Process
 
 
 def run(
@@ -21,15 +34,27 @@ def run(
     input: str = "-",
     output: str = "-",
     reduce: str = "mean()",
+    weights: str = "",
+    logit: bool = False,
+    max_length: int = 0,
+    special_tokens: str = "",
 ) -> dict[str, Any]:
-    """Adds "score" to every JSON line: {"text": ...}, or {"prompt": ..., "completion": ...} for models of pairs.
+    """Adds "score" to every JSON line: {"text": ...}, {"prompt": ..., "completion": ...} or {"messages": [...]}.
+
+    A process model reads {"prompt": ..., "steps": [...]}: it adds "step_scores", the lowest of which is the "score".
 
     Args:
       workdir: folder of a finished run.
-      model: instead of it, a Hugging Face folder or hf://ORG/NAME of sequence classification.
+      model: instead of it, a Hugging Face folder or hf://ORG/NAME of sequence or token classification.
       input: file of JSON lines; - reads them from the standard input.
-      output: file to write; - writes lines to the standard output as they are scored.
+      output: file to write; - writes lines to the standard output as they are scored. Of a --model with several outputs
+        it may name the one that is the score (an attribute, label or class); lines then go to the standard output.
       reduce: what makes "score" of several seeds' "scores": mean(), worst(), lower_bound(k=1.0).
+      weights: of a --model with several outputs: their weights in the score, such as helpfulness=1,verbosity=-0.2.
+      logit: of labels and classes the logit in place of the probability.
+      max_length: of a --model: tokens at which texts are cut; 0: nothing is.
+      special_tokens: how special tokens that a text spells are read: parse (as special tokens, like transformers) or
+        text; default: as the model's folder says, parse where it says nothing.
 
     Returns: {"lines": how many}.
     Raises: UserError naming the file and line that cannot be scored.
@@ -39,35 +64,109 @@ def run(
         raise UserError(
             "name either --workdir, of a finished run, or --model, a Hugging Face folder"
         )
-    scorer = stored.load(model) if model else scoring.load(Path(workdir))
-    count = 0
+    if workdir and (weights or logit or max_length):
+        raise UserError("--weights, --logit and --max_length are of a --model; leave them away")
+    if model:
+        asked = stored.Asked("", weights, logit, max_length, special_tokens)
+        scorer, output = _stored(model, asked, output)
+    else:
+        scorer = scoring.load(Path(workdir), special_tokens=special_tokens)
+    for note in scorer.notes:
+        progress.note(note)
+    count, counts = 0, collections.Counter()
     with streams.reading(input) as lines, streams.writing(output) as sink:
-        for chunk in streams.chunks(_rows(lines, input, scorer.kind), CHUNK):
-            scores = scorer.records([_record(row) for row in chunk])
-            for row, one, each in zip(chunk, reduced(scores), scores.T, strict=True):
-                more = {} if len(each) == 1 else {"scores": each.tolist()}
-                line = row | {"score": float(one)} | more
-                print(json.dumps(line, ensure_ascii=False), file=sink)
+        for chunk in streams.chunks(_lines(lines, input, scorer.kind), CHUNK):
+            scores, more = _scores(scorer, [line.scored for line in chunk])
+            counts += more
+            for line, own in zip(chunk, scores, strict=True):
+                made = line.row | _added(own, reduced)
+                print(json.dumps(made, ensure_ascii=False), file=sink)
             sink.flush()
             count += len(chunk)
+    for note in encode.told(counts):
+        progress.note(note)
     progress.CONSOLE.print(f"scored {count:,} lines")
     return {"lines": count}
 
 
-def _rows(lines: Iterable[bytes], name: str, kind: str) -> Iterator[dict[str, Any]]:
-    """The lines as objects, each checked before it is scored."""
+def _stored(model: str, asked: stored.Asked, output: str) -> tuple[scoring.Scorer, str]:
+    """The scorer of a stored model, and the file to write: `output`, where that names no output of the model."""
+    if stored.names_output(model, output):
+        return stored.load(model, asked=asked._replace(output=output)), "-"
+    return stored.load(model, asked=asked), output
+
+
+def _scores(
+    scorer: scoring.Scorer, found: Sequence[RatedText | Messages | Process]
+) -> tuple[list[np.ndarray], encode.Counts]:
+    """The scores of each line [S], or of its steps [S, T], and what happened to texts as they were read."""
+    if scorer.kind == "processes":
+        made = scorer.scored([p for p in found if isinstance(p, Process)])
+        own = made.scores.swapaxes(0, 1)
+        steps = [len(p.steps) for p in found if isinstance(p, Process)]
+        return [s[:, :n] for s, n in zip(own, steps, strict=True)], made.counts
+    scores: dict[int, np.ndarray] = {}
+    counts: encode.Counts = collections.Counter()
+    for kind in (RatedText, tuple):
+        at = [i for i, one in enumerate(found) if isinstance(one, kind)]
+        if at:
+            asked: Any = [found[i] for i in at]
+            made = scorer.scored(asked) if kind is RatedText else scorer.conversations(asked)
+            scores |= dict(zip(at, made.scores.T, strict=True))
+            counts += made.counts
+    return [scores[i] for i in range(len(found))], counts
+
+
+def _added(scores: np.ndarray, reduced: Any) -> dict[str, Any]:
+    """What a line gets: scores are its own of every seed [S], or those of its steps [S, T]."""
+    if scores.ndim == 2:
+        steps = reduced(scores)
+        return {"score": float(steps.min()), "step_scores": steps.tolist()}
+    more = {} if len(scores) == 1 else {"scores": scores.tolist()}
+    return {"score": float(reduced(scores[:, None])[0])} | more
+
+
+def _lines(lines: Iterable[bytes], name: str, kind: str) -> Iterator[Line]:
+    """The lines, each checked before it is scored."""
     for number, row in streams.objects(lines, name):
-        wanted = ("text",)
-        if isinstance(row, dict) and "text" not in row and kind != "texts":
-            wanted = ("prompt", "completion")
-        for field in wanted:
-            if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                kinds = '"text", or "prompt" and "completion"' if kind != "texts" else '"text"'
-                raise UserError(f"{name}, line {number}: needs a string in field {field!r}; this model scores "
-                                f"objects with {kinds}")  # fmt: skip
-        yield row
+        try:
+            if not isinstance(row, dict):
+                raise Bad("is no JSON object")
+            yield Line(row, parsed(row, f"{name}, line {number}", kind))
+        except Bad as error:
+            raise UserError(f"{name}, line {number}: {error}") from error
 
 
-def _record(row: dict[str, Any]) -> RatedText:
-    prompt, text = ("", row["text"]) if "text" in row else (row["prompt"], row["completion"])
-    return RatedText("", "", "", text, 0.0, prompt=prompt)
+def parsed(row: dict[str, Any], name: str, kind: str) -> RatedText | Messages | Process:
+    """What is scored of one line.
+
+    name: of the record, in errors. kind: of the model, as of `Scorer`.
+    Raises: Bad where it is nothing that such a model scores.
+    """
+    tools = row.get("tools")
+    if kind == "processes":
+        steps = row.get("steps") or [""]
+        if not isinstance(steps, list) or not all(isinstance(s, str) and s.strip() for s in steps):
+            raise Bad(
+                'needs "steps", a list of strings, none of them empty (and "prompt"): this is a process model, which '
+                "scores the steps of a solution"
+            )
+        prompt = conversations.prompt(row.get("prompt", ""), tools=tools)
+        return Process(name, "", "", prompt, tuple(steps), (0.0,) * len(steps))
+    if "messages" in row:
+        if "prompt" in row or any(field in row for field in TEXTS):
+            raise Bad('"messages" are prompt and completion in one; leave out the other texts')
+        found = conversations.prompt(row["messages"], "messages", tools=tools)
+        if isinstance(found, str) or not found:
+            raise Bad('field "messages": must be a list of {"role", "content"} messages')
+        *before, last = found
+        answered = last[0] == "assistant" and len(last) == 2 and before
+        return RatedText(name, "", "", last[1], 0.0, prompt=found[:-1]) if answered else found
+    given = [field for field in TEXTS if field in row]
+    if len(given) != 1 or not isinstance(row[given[0]], str):
+        raise Bad(
+            'needs a string in field "text", "prompt" and "completion" (or "response"), or "messages": this model '
+            "scores texts"
+        )
+    prompt = conversations.prompt(row.get("prompt", ""), tools=tools)
+    return RatedText(name, "", "", row[given[0]], 0.0, prompt=prompt)

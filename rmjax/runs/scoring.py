@@ -15,12 +15,14 @@ from ml_collections import ConfigDict
 
 from rmjax import lookup
 from rmjax.build import heads, model
-from rmjax.data import pipeline
-from rmjax.data.encode import Reader, encode
+from rmjax.data import language, pipeline
+from rmjax.data.encode import Counts, Encoded, Reader, conversations, encode
 from rmjax.data.examples import Examples
-from rmjax.data.records import Pair, RatedText, Record
+from rmjax.data.language import Reads
+from rmjax.data.records import Messages, Pair, RatedText, Record
 from rmjax.errors import UserError
 from rmjax.models import attention, shardings
+from rmjax.models.outputs import Outputs as StoredOutputs
 from rmjax.models.transformer import Config
 from rmjax.runs import normalization
 from rmjax.train import checkpoint, forward, parallel
@@ -31,33 +33,59 @@ Outputs = Mapping[
 Score = Callable[[PyTree, Examples], Outputs]
 
 
-class Scorer(NamedTuple):
-    """A reward model ready for use; one model a seed."""
+class Scored(NamedTuple):
+    """Scores of records, each seed's as `kinds` says of theirs: [S, N] or [S, N, K]; beside them all that the head
+    gives, raw: [S, N, ..] or [S, N, K, ..]; and what happened to texts as they were read."""
 
-    raw: Callable[[Examples], Outputs]  # -> float32 [S, M, ..], before normalization
+    scores: np.ndarray
+    outputs: Outputs
+    counts: Counts
+
+
+class Scorer(NamedTuple):
+    """A reward model ready for use; one model a seed.
+
+    raw(examples): float32 [S, M, ..], before normalization. config: as it was trained. kind: of the records it was
+    trained on, as `Data.kind`. notes: how it reads, in words. reads: how the language model of an implicit reward
+    reads; None of others. outputs: what those of a stored classifier are.
+    """
+
+    raw: Callable[[Examples], Outputs]
     normalization: normalization.Normalization | None
     reader: Reader
-    config: Any  # as it was trained
-    kind: str  # of records it was trained on, as `Data.kind`
-
-    def score(self, examples: Examples) -> np.ndarray:
-        """Scores of every scored place, float32 [S, M]."""
-        raw = self.raw(examples)["score"]
-        return raw if self.normalization is None else self.normalization.apply(raw)
+    config: Any
+    kind: str
+    notes: Sequence[str] = ()
+    reads: Reads | None = None
+    outputs: StoredOutputs | None = None
 
     def records(self, found: Sequence[Record]) -> np.ndarray:
-        """Scores of records, each seed's as `kinds` says of theirs: [S, N], or [S, N, K]."""
-        return self.judged(found)[0]
+        """Scores of records, as of `Scored`."""
+        return self.scored(found).scores
 
-    def judged(self, found: Sequence[Record]) -> tuple[np.ndarray, Outputs]:
-        """Scores of records, and beside them all that the head gives, raw: [S, N, ..] or [S, N, K, ..]."""
-        made = outputs(self.raw, self.reader, found)
-        raw = made["score"]
-        return raw if self.normalization is None else self.normalization.apply(raw), made
+    def scored(self, found: Sequence[Record]) -> Scored:
+        """Scores of records of one kind."""
+        if self.reads is None:
+            made = encode(found, self.reader)
+        else:
+            made = language.encode(found, self.reads, self.reader.max_length, compare=True)
+        return self._scored(found, made)
+
+    def conversations(self, found: Sequence[Messages]) -> Scored:
+        """Scores of whole conversations [S, N], whoever speaks last and whatever their messages hold."""
+        made = conversations(found, self.reader)
+        return self._scored([RatedText("", "", "", "", 0.0)] * len(found), made)
+
+    def _scored(self, found: Sequence[Record], made: Encoded) -> Scored:
+        values = self.raw(made.examples)
+        by_record = {name: _by_record(x, made.examples, found) for name, x in values.items()}
+        raw = by_record["score"]
+        scores = raw if self.normalization is None else self.normalization.apply(raw)
+        return Scored(scores, by_record, made.counts)
 
 
 def make_score(
-    apply: Callable,
+    run: Callable,
     layout: parallel.Layout,
     frozen: PyTree,
     seeds: int,
@@ -66,10 +94,10 @@ def make_score(
 ) -> Score:
     """Returns score(placed params, examples) -> the head's arrays, float32 [S, M, ..], one a scored place.
 
-    Parameters that a head offers (thresholds, tie width) are repeated for every place. Compiled once a shape.
+    run: as `forward.scores` gives. Parameters that a head offers (thresholds, tie width) are repeated for every place.
+    Compiled once a shape.
     tiling: how the model's attention is cut into tiles; None: it takes none.
     """
-    run = forward.scores(apply)
 
     def rows(params, frozen, batch):
         made = {k: v for k, v in run(params, frozen, batch, None).items() if k not in batch}
@@ -106,18 +134,12 @@ def records(
     score: Callable[[Examples], Outputs], reader: Reader, found: Sequence[Record]
 ) -> np.ndarray:
     """Scores of records: float32 [S, N] of texts, [S, N, 2] of pairs, else [S, N, K], NaN after a record's own."""
-    return outputs(score, reader, found)["score"]
-
-
-def outputs(
-    score: Callable[[Examples], Outputs], reader: Reader, found: Sequence[Record]
-) -> dict[str, np.ndarray]:
-    """All that the head gives of records, in the shapes of `records` with the array's own axes behind them."""
     made = encode(found, reader).examples
-    return {name: _by_record(values, made, found) for name, values in score(made).items()}
+    return _by_record(score(made)["score"], made, found)
 
 
 def _by_record(values: np.ndarray, made: Examples, found: Sequence[Record]) -> np.ndarray:
+    """Arrays of scored places in the shapes of `records`, with their own axes behind them."""
     seeds, own = len(values), values.shape[2:]
     if isinstance(found[0], RatedText):
         return values
@@ -130,10 +152,11 @@ def _by_record(values: np.ndarray, made: Examples, found: Sequence[Record]) -> n
     return padded
 
 
-def load(workdir: Path, *, normalized: bool = True) -> Scorer:
+def load(workdir: Path, *, normalized: bool = True, special_tokens: str = "") -> Scorer:
     """The best model of a finished run, from its folder and nothing else.
 
     normalized: False while the normalization is still to be fixed.
+    special_tokens: as of `model.reader`, in place of how the run read them.
     Raises: UserError where the folder holds no trained model, or its files do not fit together.
     """
     best = workdir / "checkpoints/best"
@@ -148,13 +171,14 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
             f"{workdir} is a language model's run, not a reward model's; name one of experiments.train_reward"
         )
     config: Any = ConfigDict(about["config"])
-    reader = model.reader_of(about)
+    model.check_reading(workdir, about)
+    reader = model.reader_of(about, special_tokens)
     layout = parallel.one_device(shardings.spec, config.seeds)
     held = workdir / "checkpoints/frozen"
     frozen = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
     params = layout.put(checkpoint.restore(best)["params"])
     score = make_score(
-        module_of(about).apply,
+        forward.scores(module_of(about).apply),
         layout,
         layout.put(frozen, stacked=False),
         config.seeds,
@@ -168,7 +192,17 @@ def load(workdir: Path, *, normalized: bool = True) -> Scorer:
         reader,
         config,
         about["kind"],
+        _notes(about, reader),
     )
+
+
+def _notes(about: Mapping[str, Any], reader: Reader) -> list[str]:
+    """How a run's model reads, in words."""
+    scored = about["pooling"] == "last" and about["kind"] != "processes"
+    notes = [reader.rule()] if scored else []
+    if reader.template is not None and reader.template.date:
+        notes.append(f"the chat template renders the date {reader.template.date}")
+    return notes
 
 
 def module_of(about: dict[str, Any]) -> Any:

@@ -17,13 +17,21 @@ INPUTS = ("tokens", "positions", "segments", "score_at")
 LANGUAGE_INPUTS = ("tokens", "positions", "segments", "source_at", "score_at")
 ASKED = "asked/"  # begins the paths of a reward model's parameters among the frozen ones of a policy's step
 _NOISE = 1  # folded into the step's key
-OPTIONAL_INPUTS = ("branches", "tiles", "encoder_tokens", "encoder_positions", "encoder_segments")
+OPTIONAL_INPUTS = (
+    "branches",
+    "tiles",
+    "types",
+    "encoder_tokens",
+    "encoder_positions",
+    "encoder_segments",
+)
 
 
 def scores(apply: Callable) -> Callable[[PyTree, PyTree, Batch, Array | None], dict[str, Array]]:
     """Returns forward(params, frozen, batch, rng) -> the model's arrays, the batch's, and pairs gathered.
 
-    apply: linen's, of a model that maps INPUTS (and `row` for dropout, `branches`, `tiles`) to {"score" [R, P], ...}.
+    apply: linen's, of a model that maps INPUTS (and `row` for dropout, `branches`, `tiles`, `types`) to
+      {"score" [R, P], ...}.
     rng: typed key of the dropout stream, or None for no dropout.
     """
 

@@ -50,7 +50,7 @@ def rolled(first=0.5, **lines):
     prompts, _ = rollout.prompts_of(RECORDS, READS, 8)
     prompts = prompts._replace(answers=candidates.of_data(RECORDS, READS, C)[0])
     runs, own = rollout.Plan(prompts, None, BOUNDS, 0, 1.0, 8, C), credit.plan(c)
-    write = rollout.answering(does, BYTES)
+    write = rollout.answering(does, READS)
     (batch,), carry, told = rollout.prepare(does, own, BOUNDS, write, seed=0, max_kl=1e9)(
         2.0, own.start, runs.item(0)
     )
@@ -75,7 +75,7 @@ def test_answers_of_the_data_are_read_as_training_reads_them_and_cut():
         assert not found.tokens[i, 0, n:].any()
     assert found.lengths.ravel().tolist() == [4, 3, 6]
     assert found.stopped.ravel().tolist() == [True, True, False]  # "abcdefg" and its stop are eight
-    two = packed.Prompts([], np.arange(3), ["a", "b", "c"], ["", "", ""], found)
+    two = packed.Prompts([], np.arange(3), ["a", "b", "c"], ["", "", ""], (), found)
     assert two._replace(ids=[0, 1, 2]).take(np.array([2, 0])).answers.lengths.tolist() == [[6], [4]]
 
 

@@ -59,7 +59,7 @@ def config(**lines):
 
 def prompts(seeds=(0, 1, 2)):
     said = [f"go {seed}" for seed in seeds]
-    made, _ = language.prompts(said, READS, 8)
+    made = language.prompts(said, READS, 8).ids
     return packed.Prompts(made, np.array(seeds), said, [""] * len(seeds))
 
 
@@ -72,7 +72,7 @@ def played(step=5, **lines):
 def test_a_transcript_is_what_was_said_and_heard_in_turn():
     drawn, asked = played()
     words = [w for _, _, w in asked]
-    heard = [[*ids(f"heard {turn}"), 2] for turn in range(3)]
+    heard = [ids(f"heard {turn}") for turn in range(3)]
     closed = lambda word: SAID[word] + ([] if word != "cut" else [2])
     for i, tokens in enumerate(drawn.examples.tokens):
         seed = i // K
@@ -110,10 +110,10 @@ def test_each_turn_pays_its_last_token_and_the_return_is_the_sum():
 
 
 def test_an_episode_without_room_ends_there():
-    drawn, asked = played(max_length=20)
+    drawn, asked = played(max_length=18)
     # Episode 2 has no room after its first action, 5 neither, 4 not after its second.
     assert len(asked) == 2 and drawn.stopped.tolist() == [True, True, False, True, False, False]
-    assert max(map(len, drawn.examples.tokens)) <= 20
+    assert max(map(len, drawn.examples.tokens)) <= 18
     for i, tokens in enumerate(drawn.examples.tokens):  # what was heard last is not in it
         assert drawn.examples.targets(i)[-1] == len(tokens) - 1
     short = GAME._replace(turns=1)

@@ -136,8 +136,8 @@ def test_a_reward_model_may_start_from_a_trained_policy(tmp_path):
     one = jnp.zeros((1, 1), jnp.int32)
     params = gather(dict(policy.init(jax.random.key(1), one, one, one + 1)))
     about = {
-        "config": {"adapter": "none()"}, "tokenizer": fresh.tokenizer.to_json(), "template": None,
-        "transformer": model.describe(fresh.config), "stop": "</s>",
+        "config": {"adapter": "none()"}, **fresh.reading(),
+        "transformer": model.describe(fresh.config), "stop": "</s>", "stop_ids": [2],
     }  # fmt: skip
     critic = {"critic/kernel": jnp.ones(16), "critic_transformer/tokens": jnp.zeros((2, 2))}
     save = lambda name, about: checkpoint.save(

@@ -10,12 +10,15 @@ from configs.policy import get_config
 from rmjax.build import credit, packed, policy, rollout
 from rmjax.credit import returns
 from rmjax.data import pipeline
+from rmjax.data.encode import Reader
 from rmjax.data.examples import Examples
+from rmjax.data.language import Reads
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.sampling.generate import Samples
 
 BYTES = Tokenizer.bytes()
+READS = Reads(Reader(BYTES, None, 99, True), (2,))
 B, K, C = 6, 2, 5
 BOUNDS = packed.Bounds(B, 24, 8, K, 0, 4, 2, 2, 0)
 
@@ -72,7 +75,7 @@ def plan(bounds=BOUNDS, texts=None, **more):
 
 def prepared(item, own, bounds=BOUNDS, seed=0, params=2.0):
     return rollout.prepare(
-        DOES, own, bounds, rollout.answering(DOES, BYTES), seed=seed, max_kl=1e9
+        DOES, own, bounds, rollout.answering(DOES, READS), seed=seed, max_kl=1e9
     )(params, own.start, item)
 
 
@@ -156,12 +159,12 @@ def test_vtrace_is_made_anew_of_the_policy_as_it_then_is():
         sample=drawn, measure=valued, reference=lambda b: {"log_probs": valued(0.5, b)["log_probs"]}
     )
     bounds = BOUNDS._replace(epochs=3)
-    made = rollout.prepare(does, own, bounds, rollout.answering(does, BYTES), seed=0, max_kl=1e9)
+    made = rollout.prepare(does, own, bounds, rollout.answering(does, READS), seed=0, max_kl=1e9)
     (one, two, *later), carry, _ = made(2.0, own.start, runs.item(0))
     assert len(later) == 2 and carry["seen"] == B * K
     samples = drawn(2.0, runs.item(0).prompts, 0, K)
     mask = (np.arange(C) < samples.lengths.reshape(-1, 1)).astype(np.float32)
-    reward = length(packed.as_texts(samples, runs.item(0).prompts, BYTES))
+    reward = length(packed.as_texts(samples, runs.item(0).prompts, READS))
     tokens = samples.tokens.reshape(-1, C) / 100
     last = np.arange(C) == samples.lengths.reshape(-1, 1) - 1
     paid = (-0.1 * -1.5 * tokens + last * reward[:, None]) * mask
@@ -200,7 +203,7 @@ def test_each_sample_is_where_its_reward_and_its_credit_are():
     item = runs.item(2)
     (batch, *_), _, told = prepared(item, own, BOUNDS._replace(minibatches=1))
     samples = sample(2.0, item.prompts, 2, K)
-    texts = packed.as_texts(samples, item.prompts, BYTES)
+    texts = packed.as_texts(samples, item.prompts, READS)
     assert texts.prompts[2] == texts.prompts[3] == SAID[item.prompts.number[1]]
     assert texts.references[3] == f"r{item.prompts.number[1]}"
     reward, seen = length(texts), []
@@ -242,7 +245,7 @@ def test_parts_are_rewarded_while_the_next_is_sampled_and_change_nothing():
 
     does = DOES._replace(sample=begins, reward=waits)
     apart = rollout.prepare(
-        does, own, BOUNDS, rollout.answering(does, BYTES, parts=3), seed=0, max_kl=1e9
+        does, own, BOUNDS, rollout.answering(does, READS, parts=3), seed=0, max_kl=1e9
     )
     found, whole = apart(2.0, own.start, item), prepared(item, own)
     assert found[1] == whole[1]
@@ -257,7 +260,7 @@ def test_the_error_of_a_reward_is_that_of_the_rollout():
     def fails(texts):
         raise UserError("no reward")
 
-    write = rollout.answering(DOES._replace(reward=fails), BYTES, parts=2)
+    write = rollout.answering(DOES._replace(reward=fails), READS, parts=2)
     made = rollout.prepare(DOES, own, BOUNDS, write, seed=0, max_kl=1e9)
     with pytest.raises(UserError, match="no reward"):
         made(2.0, own.start, runs.item(0))
@@ -267,7 +270,7 @@ def test_what_the_sampler_said_wrongly_is_told():
     runs, own = plan()
     wrong = DOES._replace(measure=lambda params, batch: measure(params + 1e-3, batch))
     _, _, told = rollout.prepare(
-        wrong, own, BOUNDS, rollout.answering(wrong, BYTES), seed=0, max_kl=1e9
+        wrong, own, BOUNDS, rollout.answering(wrong, READS), seed=0, max_kl=1e9
     )(2.0, own.start, runs.item(0))
     most = 1e-3 * sample(2.0, runs.item(0).prompts, 0, K).tokens.max()
     assert told["rollout/sampler_difference"] == pytest.approx(most, rel=1e-3)
@@ -276,7 +279,7 @@ def test_what_the_sampler_said_wrongly_is_told():
 def test_a_policy_too_far_from_the_first_one_stops_the_run():
     runs, own = plan()
     near = lambda most: rollout.prepare(
-        DOES, own, BOUNDS, rollout.answering(DOES, BYTES), seed=0, max_kl=most
+        DOES, own, BOUNDS, rollout.answering(DOES, READS), seed=0, max_kl=most
     )
     _, _, told = near(1e9)(0.25, own.start, runs.item(3))  # less likely than the reference says
     assert told["rollout/kl"] > 1
@@ -336,7 +339,7 @@ def test_blank_batches_have_the_names_and_shapes_of_real_ones():
         does = DOES._replace(measure=values) if critic else DOES
         bounds = BOUNDS._replace(minibatches=1)
         (real, *_), _, _ = rollout.prepare(
-            does, own, bounds, rollout.answering(does, BYTES), seed=0, max_kl=1e9
+            does, own, bounds, rollout.answering(does, READS), seed=0, max_kl=1e9
         )(1.0, own.start, runs.item(0))
         assert {k: (x.dtype, x.shape[1:]) for k, x in real.items()} == {
             k: (x.dtype, x.shape[1:]) for k, x in blank.items()
@@ -372,7 +375,7 @@ def test_samples_are_read_once_more_only_where_that_tells_something(name, wanted
 def test_where_they_are_not_what_sampling_said_stands():
     runs, own = plan(kl="fixed(beta=0.25)")
     never = DOES._replace(measure=None)
-    write = rollout.answering(never, BYTES)
+    write = rollout.answering(never, READS)
     bounds = BOUNDS._replace(minibatches=1, epochs=1)
     made = rollout.prepare(never, own, bounds, write, seed=0, max_kl=1e9, measured=False)
     (batch,), _, told = made(2.0, own.start, runs.item(2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmjax.data.chat import Template
-from rmjax.data.encode import Known, Reader, encode
+from rmjax.data.encode import Known, Reader, encode, told
 from rmjax.data.records import Pair, Process, Ranking, RatedText
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -34,7 +34,7 @@ def test_a_process_is_a_text_of_lines_scored_at_the_end_of_each():
     ]
     made = encode(records, reader()).examples
     for tokens, ends, record in zip(made.tokens, made.ends, records, strict=True):
-        assert len(ends) == len(record.steps) and ends[-1] == len(tokens) - 1
+        assert len(ends) == len(record.steps) and text(tokens[ends[-1] + 1 :]) == "|"
         starts = np.concatenate([[0], ends[:-1] + 1])
         parts = [text(tokens[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
         assert all(step in part for step, part in zip(record.steps, parts, strict=True))
@@ -44,8 +44,8 @@ def test_a_process_is_a_text_of_lines_scored_at_the_end_of_each():
 
 def test_steps_that_do_not_fit_are_left_out_of_training_and_refused_when_judging():
     record = Process("a", "d", "1", "", ("x" * 6, "y" * 30, "z"), (1.0, 0.0, 1.0))
-    made, notes = encode([record], reader(36), train=True)
-    assert notes == ["2 steps left out: they do not fit 36 tokens"]
+    made, counts = encode([record], reader(36), train=True)
+    assert told(counts) == ["2 steps left out: they do not fit 36 tokens"]
     assert made.per_text["probability"].tolist() == [1.0] and "y" not in text(made.tokens[0])
     with pytest.raises(UserError, match="2 steps lie beyond max_length=36"):
         encode([record], reader(36))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax.data import examples
-from rmjax.data.encode import Known, Reader, encode
+from rmjax.data.encode import Known, Reader, encode, told
 from rmjax.data.records import Pair, RatedText
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -109,8 +109,8 @@ def test_label_probability_and_shares_on_a_scale():
 
 def test_texts_that_had_to_be_cut_are_counted():
     texts = [RatedText(f"{i}", "d", f"{i}", "a" * n, 1.0) for i, n in enumerate((6, 7, 30))]
-    found, notes = encode(texts, reader(8), Known(), train=True)
-    assert list(found.lengths) == [8, 8, 8] and notes == ["2 texts cut at 8 tokens"]
+    found, counts = encode(texts, reader(8), Known(), train=True)
+    assert list(found.lengths) == [8, 8, 8] and told(counts) == ["2 texts cut at 8 tokens"]
 
 
 def rated_without_panel():
@@ -123,21 +123,21 @@ def test_given_pairs_keep_order_weight_margin_and_target():
         Pair("1", "a", "1", "", "Yes", "Nope", margin=-1.0),
         Pair("2", "a", "2", "", 40 * "x" + "y", 40 * "x" + "z", margin=0.0),
     ]
-    made, notes = encode(pairs, reader(24), train=True)
-    assert notes == [
-        "2 completions cut at 24 tokens",
+    made, counts = encode(pairs, reader(24), train=True)
+    assert told(counts) == [
+        "2 texts cut at 24 tokens",
         "1 pairs dropped: identical within 24 tokens",
     ]
     assert set(made.given) == {"margins"}  # not every pair has a target
     texts = [bytes_of(t) for t in made.tokens]
-    assert texts == ["Why?|So.", "Why?|No.", "Yes", "Nope"]
+    assert texts == ["Why?So.", "Why?No.", "Yes", "Nope"]
     groups = made.groups(np.random.default_rng(0), 5)
     assert sorted(g.tolist() for g in groups) == [[0, 1], [2, 3]]
     found = made.pairs(np.array([0, 1]), ("margins",))
     got = {k: v.tolist() for k, v in found.items()}
     assert got == {"chosen": [0], "rejected": [1], "pair_weight": [0.5], "margins": [2.0]}
-    made, notes = encode(pairs[:1], reader(24), train=True)
-    assert notes == []
+    made, counts = encode(pairs[:1], reader(24), train=True)
+    assert told(counts) == []
     assert made.pairs(np.array([0, 1]), ("target",))["target"] == [0.75]
     with pytest.raises(UserError, match="all 1 pairs are identical within max_length=24 tokens"):
         encode(pairs[2:], reader(24), train=True)

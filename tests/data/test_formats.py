@@ -122,13 +122,13 @@ def test_transcripts_share_their_turns_as_the_prompt(prompted):
     ],
 )
 def test_transcripts_that_part_before_their_last_turn(chosen, rejected, want):
-    assert conversations.split("", ASK + chosen, ASK + rejected) == (*want, True)
+    assert conversations.split("", ASK + chosen, ASK + rejected) == (*want, True, False)
 
 
 def test_transcripts_that_share_nothing_have_no_prompt():
     sides = (f"\n\nHuman: {x}\n\nAssistant: {x}." for x in "ab")
     assert conversations.split("", *sides) == (
-        (), "user: a\nassistant: a.", "user: b\nassistant: b.", True
+        (), "user: a\nassistant: a.", "user: b\nassistant: b.", True, False
     )  # fmt: skip
 
 

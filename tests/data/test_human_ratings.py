@@ -12,7 +12,7 @@ from rmjax import assets
 from rmjax.data import pipeline, splits
 from rmjax.data.builders import human_ratings
 from rmjax.data.builders.human_ratings.human_ratings import FILES, read
-from rmjax.data.encode import Known, Reader, encode
+from rmjax.data.encode import Known, Reader, encode, told
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 
@@ -95,8 +95,8 @@ def test_padding_of_packed_batches_is_at_most_a_twentieth(found):
     tokenizer = Tokenizer.from_file(assets.folder("minilm") / "tokenizer.json")
     for domains in (("movie",), human_ratings.DOMAINS):
         records = [r for r in found["train"] if r.domain in domains]
-        texts, notes = encode(records, Reader(tokenizer, None, 256, False), Known((-4, 4)))
-        assert notes == []
+        texts, counts = encode(records, Reader(tokenizer, None, 256, False), Known((-4, 4)))
+        assert told(counts) == []
         for size in (1, 2, 4):
             drawn = pipeline.batches(texts, seed=0, epochs=1.0, batch_size=32, group_size=size)
             assert drawn.padding <= 0.05, (domains, size, drawn.padding)

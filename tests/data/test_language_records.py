@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax.data import chat, language, pipeline
-from rmjax.data.encode import Reader
+from rmjax.data.encode import Reader, told
 from rmjax.data.examples import Examples
 from rmjax.data.language import Reads
 from rmjax.data.records import Pair, Process, Ranking, RatedText, Text
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.errors import UserError
 
-BYTES = Tokenizer.bytes()  # <s> prompt </s> answer </s>
+BYTES = Tokenizer.bytes()  # <s> prompt answer </s>
 BARE = Tokenizer.from_json(json.dumps(json.loads(BYTES.to_json()) | {"post_processor": None}))
 CHATML = chat.Template(
     "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}</s>\n{% endfor %}"
@@ -30,6 +30,12 @@ def reads(tokenizer=BYTES, template=None, share=True):
     return Reads(Reader(tokenizer, template, 10**6, share), (STOP,))
 
 
+def escaped(*parts):
+    """Reads special tokens that a text spells as text."""
+    own = reads(*parts)
+    return own._replace(reader=own.reader._replace(layout=Layout(escaped=True)))
+
+
 def text(answer, prompt="", weight=1.0):
     return Text("i", "d", "o", answer, prompt, weight)
 
@@ -39,7 +45,7 @@ def pair(prompt, chosen, rejected, weight=1.0):
 
 
 def ids(said):
-    return [int(i) for i in BARE.encode([said], 10**6)[0]]
+    return [int(i) for i in BARE.encode([said], 10**6, Layout(escaped=True))[0]]
 
 
 def targets(examples):
@@ -50,12 +56,12 @@ def targets(examples):
 
 def test_the_answer_and_its_one_stop_are_the_targets():
     records = [text("yes", "Q?"), text("no"), text("a</s>", "b")]
-    found = language.encode(records, reads(), 99).examples
+    found = language.encode(records, escaped(), 99).examples
     assert targets(found) == [[*ids("yes"), STOP], [*ids("no"), STOP], [*ids("a</s>"), STOP]]
-    assert list(found.tokens[0]) == [1, *ids("Q?"), 2, *ids("yes"), STOP]
+    assert list(found.tokens[0]) == [1, *ids("Q?"), *ids("yes"), STOP]
     assert [len(g) for g in found.fixed] == [1, 1, 1] and not found.share
     # Where the tokenizer adds nothing: the stop is ours, and the first token of all has nothing before it.
-    found = language.encode(records, reads(BARE), 99).examples
+    found = language.encode(records, escaped(BARE), 99).examples
     assert targets(found) == [[*ids("yes"), STOP], [*ids("o"), STOP], [*ids("a</s>"), STOP]]
     assert list(found.tokens[1]) == [*ids("no"), STOP]
 
@@ -65,9 +71,13 @@ def test_what_a_template_puts_behind_the_stop_is_no_target():
     assert BYTES.decode(found) == "user:Hi?\nassistant:Hm."
     made = language.encode([text("Hm.", "Hi?"), text("a")], reads(BYTES, CHATML), 99).examples
     assert targets(made) == [[*ids("Hm."), STOP], [*ids("a"), STOP]]
-    # An answer that spells the stop does not end early: it is text there.
-    made = language.encode([text("H</s>m.", "Hi?")], reads(BYTES, CHATML), 99).examples
-    assert targets(made) == [[*ids("H</s>m."), STOP]]
+    # An answer that spells the stop ends there, or, where special tokens are text, not.
+    made = language.encode([text("H</s>m.", "Hi?")], reads(BYTES, CHATML), 99)
+    assert targets(made.examples) == [[*ids("H"), STOP]]
+    assert "texts spell special tokens such as </s>, which are read as special" in made.notes[0]
+    made = language.encode([text("H</s>m.", "Hi?")], escaped(BYTES, CHATML), 99)
+    assert targets(made.examples) == [[*ids("H</s>m."), STOP]]
+    assert "which are read as text" in made.notes[0]
 
 
 @given(
@@ -78,8 +88,8 @@ def test_what_a_template_puts_behind_the_stop_is_no_target():
 def test_long_texts_are_cut_so_that_every_token_is_predicted_once(texts, most, bare):
     own = reads(BARE if bare else BYTES)
     whole = language.encode([text(t) for t in texts], own, 10**6).examples
-    cut, notes = language.encode([text(t) for t in texts], own, most)
-    assert max(map(len, cut.tokens)) <= most and not notes
+    cut, counts = language.encode([text(t) for t in texts], own, most)
+    assert max(map(len, cut.tokens)) <= most and not told(counts)
     record = cut.per_text["record"]
     for i, full in enumerate(whole.tokens):
         pieces = [j for j in range(len(record)) if record[j] == i]
@@ -94,17 +104,17 @@ def test_long_texts_are_cut_so_that_every_token_is_predicted_once(texts, most, b
 
 def test_prompts_lose_their_front_and_answers_their_end_only_alone():
     records = [text("abc", "0123456789"), text("abcdefghijkl", "0123456789"), text("ab", "01")]
-    found, notes = language.encode(records, reads(), 10)
+    found, counts = language.encode(records, reads(), 10)
     assert [list(t) for t in found.tokens] == [
-        [1, *ids("6789"), 2, *ids("abc"), STOP],
-        [2, *ids("abcdefghi")],
-        [1, *ids("01"), 2, *ids("ab"), STOP],
+        [1, *ids("56789"), *ids("abc"), STOP],
+        [*ids("9"), *ids("abcdefghi")],
+        [1, *ids("01"), *ids("ab"), STOP],
     ]  # fmt: skip
-    assert [int(s) for s in found.starts] == [len(found.tokens[0]) - 4, 1, 4]
-    assert notes == ["1 answers cut to 10 tokens"]
-    kept, notes = language.prompts(["0123456789", "ab"], reads(), 6)
-    assert [list(p) for p in kept] == [[1, *ids("6789"), 2], [1, *ids("ab"), 2]]
-    assert notes == ["1 prompts lost their front, to 6 tokens"]
+    assert [int(s) for s in found.starts] == [len(found.tokens[0]) - 4, 1, 3]
+    assert told(counts) == ["1 answers cut to 10 tokens"]
+    kept = language.prompts(["0123456789", "ab"], reads(), 6)
+    assert [list(p) for p in kept.ids] == [[1, *ids("56789")], [1, *ids("ab")]]
+    assert kept.leads == ["", ""] and kept.notes == ["1 prompts lost their front, to 6 tokens"]
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, BARE])
@@ -163,7 +173,7 @@ def test_opening_words_become_prompts():
         language.encode([Process("i", "d", "o", "Q", ("a",), (1.0,))], reads(), 99)
     with pytest.raises(UserError, match="'prompts': a prompt is empty"):
         language.prompts(["ab", ""], reads(BARE), 8)
-    assert [list(p) for p in language.prompts([""], reads(), 8)[0]] == [[1]]
+    assert [list(p) for p in language.prompts([""], reads(), 8).ids] == [[1]]
 
 
 def check(batch, examples):
@@ -240,14 +250,14 @@ def test_scoring_rows_list_every_target_too(seed, share):
 def test_an_encoder_reads_prompts_and_the_decoder_begins_with_0():
     own = reads()._replace(encoder=True)
     records = [text("abc", "0123456789"), text("abcdefghijkl", "01")]
-    found, notes = language.encode(records, own, 10)
+    found, counts = language.encode(records, own, 10)
     read = [[1, *ids("3456789"), 2], [1, *ids("01"), 2]]
     read[0][1:1] = ids("2")
     assert [list(t) for t in found.encoder_tokens] == read  # each has max_length of its own
     assert [list(t) for t in found.tokens] == [[0, *ids("abc"), STOP], [0, *ids("abcdefghi")]]
-    assert found.starts.tolist() == [1, 1] and notes == ["1 answers cut to 10 tokens"]
+    assert found.starts.tolist() == [1, 1] and told(counts) == ["1 answers cut to 10 tokens"]
     assert found.encoder_ratio == 1.0 and found.counts(np.array([0, 1])) == (15, 14)
-    kept, _ = language.prompts(["0123456789"], own, 10)
+    kept = language.prompts(["0123456789"], own, 10).ids
     assert list(kept[0]) == read[0]  # what is sampled from is what is trained on
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmjax import assets
-from rmjax.data.tokenizer import Tokenizer, truncate
+from rmjax.data.tokenizer import Layout, Tokenizer, truncate
 from rmjax.errors import UserError
 
 BYTES = Tokenizer.bytes()
@@ -17,6 +17,17 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 @pytest.fixture(scope="module")
 def minilm():
     return Tokenizer.from_file(assets.folder("minilm") / "tokenizer.json")
+
+
+PAIRS = Layout(pairs=True)
+ESCAPED = Layout(escaped=True)
+
+
+def whole(tokenizer, prompts, completions, most, layout=PAIRS):
+    """Ids of each prompt with its completion, and how many of these were cut."""
+    groups = [[(p, c)] for p, c in zip(prompts, completions, strict=True)]
+    found, cut = tokenizer.encode_groups(groups, most, layout)
+    return [halves.whole for (halves,) in found], cut
 
 
 def words(tokenizer, *texts):
@@ -42,9 +53,9 @@ def test_a_long_text_loses_its_end_and_keeps_its_special_tokens(text, max_length
     np.testing.assert_array_equal(cut[:-1], whole[: len(cut) - 1])
 
 
-@given(TEXT.filter(bool).map(lambda t: t.replace("\n", "/")), TEXT, st.integers(8, 60))
+@given(TEXT.filter(bool).map(lambda t: t.replace("\n", "/")), TEXT.filter(bool), st.integers(8, 60))
 def test_the_prompt_loses_its_front_and_only_then_the_completion_its_end(prompt, completion, most):
-    ((ids,), cut) = BYTES.encode_pairs([prompt], [completion], most)
+    ((ids,), cut) = whole(BYTES, [prompt], [completion], most)
     before, after = words(BYTES, prompt, completion)
     room = most - 3  # <s> prompt </s> completion </s>
     assert cut == (len(after) > room)
@@ -60,7 +71,8 @@ def test_the_prompt_loses_its_front_and_only_then_the_completion_its_end(prompt,
 def test_all_completions_share_one_truncated_prompt(length, others, most, places):
     prompt, boundaries = np.arange(length), np.array(sorted(places), np.int64)
     completions = [np.arange(n) for n in others]
-    kept, tails, cut = truncate(prompt, completions, most, boundaries)
+    (kept, *same), tails, cut = truncate([prompt] * len(others), completions, most, boundaries)
+    assert all(np.array_equal(kept, other) for other in same)
     assert [len(t) for t in tails] == [min(n, most) for n in others]
     assert cut == sum(n > most for n in others)
     assert all(list(t) == list(range(len(t))) for t in tails)
@@ -73,17 +85,20 @@ def test_all_completions_share_one_truncated_prompt(length, others, most, places
 
 
 def test_a_prompt_is_cut_where_a_line_begins_and_serves_every_completion():
-    ((group,), cut) = BYTES.encode_groups(["one\ntwo\nthree"], [["yes", "no, never"]], 24)
     text = lambda ids: tokenizers.Tokenizer.from_str(BYTES.to_json()).decode(ids, False)
-    assert (text(group.prompt), cut) == ("<s>two\nthree</s>", 0)
-    assert [text(ids) for ids in group.completions] == ["yes</s>", "no, never</s>"]
-    ((group,), cut) = BYTES.encode_groups(["one\ntwo\nthree"], [["yes", "no, never"]], 10)
-    assert (text(group.prompt), cut) == ("<s></s>", 1)
-    assert [text(ids) for ids in group.completions] == ["yes</s>", "no, nev</s>"]
+    asked = [[("one\ntwo\nthree", "yes"), ("one\ntwo\nthree", "no, never")]]
+    for layout, between in ((PAIRS, "</s>"), (Layout(), "")):
+        most = 23 + len(between) // 4
+        (group,), cut = BYTES.encode_groups(asked, most, layout)
+        assert [text(h.prompt) for h in group] == [f"<s>two\nthree{between}"] * 2 and cut == 0
+        assert [text(h.completion) for h in group] == ["yes</s>", "no, never</s>"]
+        (group,), cut = BYTES.encode_groups(asked, most - 14, layout)
+        assert [text(h.prompt) for h in group] == [f"<s>{between}"] * 2 and cut == 1
+        assert [text(h.completion) for h in group] == ["yes</s>", "no, nev</s>"]
 
 
 def test_an_empty_prompt_leaves_a_text_of_its_own():
-    found, cut = BYTES.encode_pairs(["", ""], ["ab", 20 * "x"], 8)
+    found, cut = whole(BYTES, ["", ""], ["ab", 20 * "x"], 8)
     assert cut == 1
     for ids, text in zip(found, BYTES.encode(["ab", 20 * "x"], 8), strict=True):
         np.testing.assert_array_equal(ids, text)
@@ -95,17 +110,83 @@ def test_pretrained_ids_and_pairs_with_truncation(minilm):
     long = " ".join(["word"] * 300)  # beyond the 128 tokens at which its file truncates and pads
     assert [len(ids) for ids in minilm.encode([long, "a", long], 256)] == [256, 3, 256]
     (a, b, c), (x, y) = (words(minilm, t)[0] for t in ("one two three", "four five"))
-    found, cut = minilm.encode_pairs(["one two three"] * 3, ["four five"] * 3, 7)
+    found, cut = whole(minilm, ["one two three"] * 3, ["four five"] * 3, 7)
     assert [list(ids) for ids in found] == [[101, b, c, 102, x, y, 102]] * 3
     assert cut == 0
     assert a not in found[0]
 
 
-def test_special_tokens_written_in_a_text_are_text(minilm):
-    (ids,) = minilm.encode(["[CLS] hello [SEP][PAD]"], 64)
-    assert (list(ids).count(101), list(ids).count(102), list(ids).count(0)) == (1, 1, 0)
-    (ids,) = BYTES.encode(["<s></s><pad>"], 64)
-    assert (list(ids).count(1), list(ids).count(2), list(ids).count(0)) == (1, 1, 0)
+def test_special_tokens_written_in_a_text_are_special_or_text(minilm):
+    count = lambda ids, tokens: tuple(list(ids).count(t) for t in tokens)
+    for made, text, tokens, read in (
+        (minilm, "hello [SEP][PAD]", (101, 102, 0), (1, 2, 1)),
+        (BYTES, "a<s></s><pad>", (1, 2, 0), (2, 2, 1)),
+    ):
+        (ids,) = made.encode([text], 64)
+        assert count(ids, tokens) == read
+        (ids,) = made.encode([text], 64, ESCAPED)
+        assert count(ids, tokens) == (1, 1, 0)
+
+
+def test_a_text_that_spells_its_own_beginning_has_one():
+    for most in (10**6, 6):
+        ((ids,), _) = whole(BYTES, [""], ["<s>abcdefg"], most, Layout())
+        assert list(ids).count(1) == 1 and ids[0] == 1 and len(ids) == min(9, most)
+        ((ids,), _) = whole(BYTES, ["<s>abc"], ["defg"], most, Layout())
+        assert list(ids).count(1) == 1 and ids[0] == 1 and len(ids) == min(9, most)
+
+
+def spaced():
+    """Words with the space before them, as byte-level vocabularies have them."""
+    vocabulary = {
+        t: i
+        for i, t in enumerate(["<s>", "A", ":", "Ġ", "y", "e", "s", "ye", "yes", "Ġyes", "a", "Ġa"])
+    }
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, [("y", "e"), ("ye", "s"), ("Ġ", "yes"), ("Ġ", "a")])
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+    return Tokenizer(made)
+
+
+def test_a_token_across_the_border_belongs_to_the_completion():
+    made, name = spaced(), lambda ids: [spaced().token(int(i)) for i in ids]
+    for prompt, completion, want in (
+        ("A: ", "yes", (["A", ":"], ["Ġyes"])),
+        ("A:", " yes", (["A", ":"], ["Ġyes"])),
+        ("A: y", "es", (["A", ":"], ["Ġyes"])),
+        ("A:", "yes", (["A", ":"], ["yes"])),
+        ("A: ", "A", (["A", ":", "Ġ"], ["A"])),
+    ):
+        (((halves,),), _) = made.encode_groups([[(prompt, completion)]], 99, Layout())
+        assert (name(halves.prompt), name(halves.completion)) == want
+        np.testing.assert_array_equal(halves.whole, made.encode([prompt + completion], 99)[0])
+    # A prompt that waits for its completion ends where that one's first token begins.
+    ids, lead = made.encode_openings(["A:", "A"], Layout())
+    assert ([name(x) for x in ids], lead) == ([["A", ":"], ["A"]], ["", ""])
+
+
+def test_white_space_that_joins_the_next_word_waits_for_it():
+    made = spaced()
+    ids, lead = made.encode_openings(["A: ", "A:"], Layout())
+    assert [made.token(int(i)) for i in ids[0]] == ["A", ":"] and lead == [" ", ""]
+    assert made.decode_behind(ids[0], np.array([9])) == " yes"
+
+
+def test_a_front_is_cut_where_the_model_says_so():
+    (cut,) = BYTES.encode(["abcdef"], 6, Layout(cut_front=True))
+    assert BYTES.decode(cut) == "cdef" and (cut[0], cut[-1], len(cut)) == (1, 2, 6)
+
+
+def test_lines_end_where_their_last_token_does():
+    made = BYTES.encode_lines(["Q", ""], [["a\n", "bc\n"], ["<s>d\n"]], Layout())
+    for (halves, ends), want in zip(made, (["a\n", "bc\n"], ["d\n"]), strict=True):
+        starts = [0, *(ends[:-1] + 1)]
+        parts = [halves.completion[a : b + 1] for a, b in zip(starts, ends, strict=True)]
+        assert [BYTES.decode(p) for p in parts] == want
+        assert list(halves.completion[ends[-1] + 1 :]) == [2]
 
 
 def test_json_round_trip_gives_the_same_ids(minilm):
@@ -130,7 +211,7 @@ def test_a_missing_or_wrong_file_is_named(tmp_path):
 
 def test_decoding_leaves_special_tokens_out():
     for tokenizer in (BYTES, Tokenizer.from_json(BYTES.to_json())):
-        (ids,) = tokenizer.encode(["1+1=2 <s>"], 99)
+        (ids,) = tokenizer.encode(["1+1=2 <s>"], 99, ESCAPED)
         assert tokenizer.decode(np.append(ids, 0)) == "1+1=2 <s>"
 
 
@@ -154,11 +235,10 @@ def test_learned_merges_are_those_of_the_texts_alone():
         BYTES.encode(["the film was lovely"], 99),
     )
     assert len(film) < len(plain) and BPE.vocab_size == 290
-    (group,), _ = BPE.encode_groups(["the film"], [[" was", " is"]], 99)
-    assert (
-        group.prompt[0] == 1 and group.prompt[-1] != 2
-    )  # nothing stands between prompt and answer
-    assert [c[-1] for c in group.completions] == [2, 2]
+    asked = [[("the film", " was"), ("the film", " is")]]
+    (group,), _ = BPE.encode_groups(asked, 99, Layout())
+    for halves in group:  # nothing stands between prompt and answer
+        assert halves.prompt[0] == 1 and halves.prompt[-1] != 2 and halves.completion[-1] == 2
 
 
 def test_a_vocabulary_smaller_than_bytes_is_refused():
@@ -169,13 +249,11 @@ def test_a_vocabulary_smaller_than_bytes_is_refused():
 
 @pytest.mark.parametrize("made", [BYTES, Tokenizer.bpe(["a prime and a river"] * 9, 262)])
 def test_for_prompts_a_text_alone_is_read_as_what_an_answer_follows(made):
-    read, prompts, answers = made.for_prompts(), ["a prime", "r"], [["and", "a"], ["river"]]
-    want, _ = made.encode_groups(prompts, answers, 99)
-    found, _ = read.encode_groups(prompts, answers, 99)
+    read, prompts = made.for_prompts(), ["a prime", "r"]
+    want, _ = made.encode_openings(prompts, Layout())
     others = tokenizers.Tokenizer.from_str(read.to_json())  # as another library has it
-    for prompt, one, same in zip(prompts, want, found, strict=True):
-        np.testing.assert_array_equal(others.encode(prompt).ids, one.prompt)
-        np.testing.assert_array_equal(same.prompt, one.prompt)
-        for a, b in zip(one.completions, same.completions, strict=True):
-            np.testing.assert_array_equal(a, b)
+    for prompt, ids in zip(prompts, want, strict=True):
+        np.testing.assert_array_equal(others.encode(prompt).ids, ids)
+        (((halves,),), _) = made.encode_groups([[(prompt, " and")]], 99, Layout())
+        np.testing.assert_array_equal(halves.prompt, ids)
     assert read.for_prompts().to_json() == read.to_json()

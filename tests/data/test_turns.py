@@ -6,10 +6,11 @@ import pytest
 from rmjax.data import chat, language, turns
 from rmjax.data.encode import Reader
 from rmjax.data.language import Reads
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.errors import UserError
 
 BYTES = Tokenizer.bytes()
+ESCAPED = Layout(escaped=True)
 TURNS = (  # with a message of its own at the beginning, and a line behind each turn
     "<s>rules\n{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
@@ -19,17 +20,17 @@ SAID = ["", "found 3", "</s> is text", "é\n"]
 
 def reads(source=None):
     template = source and chat.Template(source, special_tokens=BYTES.special_tokens)
-    return Reads(Reader(BYTES, template, 64, True), (2,))
+    return Reads(Reader(BYTES, template, 64, True, ESCAPED), (2,))
 
 
 def ids(text):
-    return BYTES.encode([text], 999)[0][1:-1].tolist()
+    return BYTES.encode([text], 999, ESCAPED)[0][1:-1].tolist()
 
 
 def test_plain_observations_end_as_a_prompt_does():
     found = turns.following(SAID, reads())
-    assert [f.tolist() for f in found] == [[], *([*ids(t), 2] for t in SAID[1:])]
-    assert found[2].tolist().count(2) == 1  # the one that was spelled is text
+    assert [f.tolist() for f in found] == [ids(t) for t in SAID]
+    assert found[2].tolist().count(2) == 0  # the one that was spelled is text
 
 
 def test_bpe_has_nothing_between():
@@ -41,10 +42,10 @@ def test_bpe_has_nothing_between():
 def test_a_template_gives_the_turns_of_the_whole_conversation():
     own = reads(TURNS)
     found = turns.following(SAID, own)
-    start, _ = language.prompts(["open c"], own, 999)
+    start = language.prompts(["open c"], own, 999).ids
     for observation, tail in zip(SAID, found, strict=True):
         whole = (("user", "open c"), ("assistant", "c"), ("user", observation))
-        (want,), _ = language.prompts([whole], own, 999)
+        (want,) = language.prompts([whole], own, 999).ids
         np.testing.assert_array_equal(np.concatenate([start[0], [*ids("c"), 2], tail]), want)
 
 

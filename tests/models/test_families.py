@@ -27,7 +27,7 @@ DECODERS = [name for name in FAMILIES if name not in ("bert", "roberta")]
 def family(request):
     """(config, variables, golden numbers, the compiled apply); of encoders without logits, hidden states."""
     folder = GOLDEN / "families" / request.param
-    config, weights, pooling, _ = safetensors.load(folder)
+    config, weights, pooling, *_ = safetensors.load(folder)
     assert pooling == "" and all(path.startswith(("transformer/", "unembed")) for path in weights)
     golden = dict(np.load(folder / "golden.npz"))
     module = Transformer(config)
@@ -90,7 +90,7 @@ def test_decoding_with_a_cache_gives_the_same(family):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_of_texts_give_the_references_outputs(name):
     folder = GOLDEN / "classifiers" / name
-    config, weights, pooling, _ = safetensors.load(folder)
+    config, weights, pooling, *_ = safetensors.load(folder)
     golden = np.load(folder / "golden.npz")
     outputs, hidden = golden["logits"].shape[1], "head/dense/kernel" in weights
     made = (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.models import gguf_tokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/sentencepiece.json").read_text())
@@ -66,16 +66,18 @@ def test_tokens_around_a_text_are_those_the_file_says(changes, want, tmp_path):
     own = GOLDEN["bare"]["ids"]["the license"]
     around = lambda middle: [i for part in want for i in (middle if part is ... else [part])]
     assert made.encode(["the license"], 99)[0].tolist() == around(own)
-    pair = made.encode_pairs(["the license"], ["the license"], 99)[0][0]
-    assert pair.tolist() == around(own + own)
+    asked = [[("the license", "the license")]]
+    (((pair,),), _) = made.encode_groups(asked, 99, Layout(pairs=True))
+    assert pair.whole.tolist() == around(own + own)
 
 
 def test_special_tokens_steer_where_a_template_spells_them(tmp_path):
     made = Tokenizer.from_json(read(tmp_path / "model.gguf", "prefixed"))
     assert made.special_tokens == ("<unk>", "<s>", "</s>")
-    [group], _ = made.encode_groups(["<s>the license"], [["</s>"]], 99, rendered=True)
+    asked = [[("<s>the license", "</s>")]]
+    (((group,),), _) = made.encode_groups(asked, 99, Layout(rendered=True))
     own = GOLDEN["prefixed"]["ids"]["the license"]
-    assert group.prompt.tolist() == [1, *own] and group.completions[0].tolist() == [2]
+    assert group.prompt.tolist() == [1, *own] and group.completion.tolist() == [2]
 
 
 def test_of_equal_scores_the_first_token_is_the_best(tmp_path):

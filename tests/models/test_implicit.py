@@ -16,18 +16,23 @@ CONFIG = presets.decoder(VOCAB, 8, 1, 16)
 SEGMENTS = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 2, 0]])
 POSITIONS = jnp.array([[0, 1, 2, 3, 0, 1, 2, 0], [0, 1, 2, 3, 4, 0, 1, 0]])
 ENDS = jnp.array([[3, 6], [4, 6]])
+# The tokens to predict of each text: from its third, second, fourth and second on; no text is number 2.
+TARGETS = jnp.array([[2, 3, 5, 6], [3, 4, 6, 0]])
+TEXTS = jnp.array([[0, 0, 1, 1], [0, 0, 1, 2]])
+FIRST = np.array([[2, 1], [3, 1]])
 
 
-def test_scores_are_those_of_each_text_alone():
+def test_scores_are_those_of_each_completion_alone():
     module = LanguageModel(Transformer(CONFIG))
     tokens = jax.random.randint(jax.random.key(0), SEGMENTS.shape, 0, VOCAB)
     policy, reference = (
         jax.tree.map(lambda x: 5 * x, module.init(jax.random.key(i), tokens, POSITIONS, SEGMENTS)["params"])
         for i in range(2)
     )  # fmt: skip
-    apply = implicit.create(module, module, beta=0.3)
+    score = implicit.create(module, module, beta=0.3)
     variables = {"params": {"policy": policy, "reference": reference}}
-    got = apply(variables, tokens, POSITIONS, SEGMENTS, ENDS)["score"]
+    batch = {"tokens": tokens, "positions": POSITIONS, "segments": SEGMENTS, "score_at": ENDS}
+    got = score(variables, batch | {"target_at": TARGETS, "text_of": TEXTS})["score"]
     for row, place in np.ndindex(2, 2):
         own = tokens[row][SEGMENTS[row] == place + 1][None]
         at, one = jnp.arange(own.shape[1])[None], jnp.ones_like(own)
@@ -35,7 +40,9 @@ def test_scores_are_those_of_each_text_alone():
         for params, sign in ((policy, 1), (reference, -1)):
             logits, _ = module.apply({"params": params}, own, at, one)
             log_probs = np.asarray(jax.nn.log_softmax(logits[0], axis=-1), np.float64)
-            want += sign * sum(log_probs[t - 1, own[0, t]] for t in range(1, own.shape[1]))
+            want += sign * sum(
+                log_probs[t - 1, own[0, t]] for t in range(FIRST[row, place], own.shape[1])
+            )
         np.testing.assert_allclose(got[row, place], 0.3 * want, rtol=1e-4, atol=1e-5)
 
 

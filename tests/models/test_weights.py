@@ -14,6 +14,7 @@ from rmjax.build import model
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import heads, names, presets, shardings
+from rmjax.models.outputs import Outputs
 from rmjax.models.safetensors import load
 from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train.state import flatten
@@ -126,12 +127,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_first_berts_norms_and_pretraining_heads_are_known(tmp_path):
     want = write(tmp_path)
-    _, params, pooling, _ = load(tmp_path)
+    _, params, pooling, *_ = load(tmp_path)
     modern = [key for key in want if "LayerNorm" in key]
     first = lambda key: key.replace("m.weight", "m.gamma").replace("m.bias", "m.beta")
     changes = dict.fromkeys(modern) | {first(key): want[key] for key in modern}
     write(tmp_path, **changes, **{"cls.predictions.bias": np.zeros(11, np.float32)})
-    _, again, other, _ = load(tmp_path)
+    _, again, other, *_ = load(tmp_path)
     assert pooling == other == ""
     for path, array in params.items():
         np.testing.assert_array_equal(array, again[path])
@@ -156,10 +157,41 @@ def test_parts_with_an_index_in_half_precision_are_read(tmp_path, stored):
         load(tmp_path)
 
 
-def test_a_classifier_of_tokens_is_refused(tmp_path):
+def test_a_classifier_without_its_inner_layer_is_refused(tmp_path):
     write(tmp_path, **{"classifier.weight": np.zeros((2, 8), np.float32)})
     with pytest.raises(UserError, match="a classifier of whole texts needs 'pooler.dense.weight'"):
         load(tmp_path)
+
+
+def config_of(folder, **changes):
+    """Changes config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_head_of_other_outputs_than_its_config_says_is_an_error(tmp_path):
+    shapes = {"weight": (8, 8), "bias": (8,)}
+    inner = {f"bert.pooler.dense.{part}": np.zeros(s, np.float32) for part, s in shapes.items()}
+    write(tmp_path, **inner, **{"classifier.weight": np.zeros((2, 8), np.float32)})
+    config_of(tmp_path, architectures=["BertForSequenceClassification"], id2label={"0": "LABEL_0"})
+    with pytest.raises(UserError, match="the head has 2 outputs, and config.json says 1"):
+        load(tmp_path)
+    config_of(tmp_path, id2label={"1": "good", "0": "bad"})
+    assert load(tmp_path).outputs == Outputs("classes", ("bad", "good"))
+    config_of(tmp_path, problem_type="regression")
+    found = load(tmp_path)
+    assert found.outputs.kind == "attributes" and "head/attributes/kernel" in found.weights
+    config_of(tmp_path, id2label={"0": "a", "2": "b"})
+    with pytest.raises(UserError, match="numbers its labels 0, 2"):
+        load(tmp_path)
+    assert load(tmp_path, head=False).outputs is None  # a new one is trained
+    write(tmp_path)
+    config_of(tmp_path, architectures=["BertForSequenceClassification"])
+    with pytest.raises(
+        UserError, match="says BertForSequenceClassification, but the weights hold no head"
+    ):
+        load(tmp_path)
+    assert load(tmp_path, head=False).outputs is None
 
 
 def test_presets_differ_where_they_say():

@@ -314,7 +314,7 @@ def test_an_exported_policy_reads_prompts_as_its_run_does(done, tmp_path):
     prompts, read = ["a fine", "no"], []
     for source in (home, tmp_path / "exported"):
         reader = Reader(model.policy_of(str(source)).tokenizer, None, 99, share=True)
-        read.append(language.prompts(prompts, Reads(reader, (2,)), 99)[0])
+        read.append(language.prompts(prompts, Reads(reader, (2,)), 99).ids)
     plain = tokenizers.Tokenizer.from_file(str(tmp_path / "exported/tokenizer.json"))
     for prompt, own, others in zip(prompts, *read, strict=True):
         assert own.tolist() == others.tolist() == plain.encode(prompt).ids

@@ -62,7 +62,7 @@ def records(pairs):
 
 def samples_and_data():
     """K samples to each of B prompts, and texts of a data set behind them."""
-    ids, _ = language.prompts([said(n) for n in RNG.integers(1, 9, B)], READS, 12)
+    ids = language.prompts([said(n) for n in RNG.integers(1, 9, B)], READS, 12).ids
     lengths = RNG.integers(1, C + 1, (B, K)).astype(np.int32)
     tokens = RNG.integers(3, 259, (B, K, C)).astype(np.int32)
     made = Samples(tokens, np.zeros((B, K, C), np.float32), lengths, lengths < C)
@@ -188,7 +188,7 @@ def test_gradients_do_not_depend_on_packing(case):
 
 def test_what_was_sampled_is_what_training_computes():
     said_to = [said(n) for n in (1, 9, 4, 6, 2, 7)]
-    ids, _ = language.prompts(said_to, READS, 12)
+    ids = language.prompts(said_to, READS, 12).ids
     keys = sample_keys(jax.random.key(3), jnp.arange(B), K)
     settings = Settings(C, TEMPERATURE, stop_tokens=tuple(range(2, 60)))
     own = {k: x for k, x in params().items() if not k.startswith("critic")}
