@@ -38,9 +38,10 @@ def test_every_key_is_read_and_no_other(config):
     attributes -= {"to_dict", "to_json"}
     keys = {*config.get_config()}
     assert attributes <= keys
-    strings |= {"reward_model", "gold_model"}  # f"{key}_model"
+    made = {f"{key}_{what}" for key in ("reward", "gold") for what in ("model", "output")}
+    strings |= made  # f"{key}_model"
     by_name = {"kl", "baseline", "returns", "weights", "reward", "gold"}
-    assert keys - attributes <= strings & {*by_name, "reward_model", "gold_model"}
+    assert keys - attributes <= strings & {*by_name, *made}
 
 
 @pytest.mark.parametrize(("config", "name"), NAMED)

@@ -100,6 +100,11 @@ def stored(source: str, *, key: str = "model", head: bool = True) -> Backbone:
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(f"{path}/tokenizer.json has {tokenizer.vocab_size} tokens, the weights beside it "
                         f"{config.vocab_size}; bring the model's own tokenizer.json")  # fmt: skip
+    if model.end is not None and model.end not in tokenizer.encode(["a"], 99)[0][-1:]:
+        raise UserError(
+            f"{path}: this classifier scores the last end token (eos_token_id {model.end} of config.json), and its "
+            "tokenizer.json puts none behind a text; bring the model's own tokenizer.json"
+        )
     return Backbone(
         config,
         model.weights,

@@ -12,12 +12,8 @@ from rmjax.evaluation.statistics import Estimate
 BINS = 15  # of equal count: of the diagram and the plain error
 MERGED = 3  # of these make one of the bins of the debiased error; fewer bins, less noise
 DRAWS = 1000
-BELOW, ABOVE = (
-    0.03,
-    0.02,
-)  # chance that the interval is above, or below, the true error; at 0 it is never below
+BELOW, ABOVE = 0.02, 0.035  # chance that the interval ends below, or begins above, the true error
 STEPS = 64
-FACTOR = 1.0
 
 
 def figures(
@@ -39,22 +35,15 @@ def figures(
         return dict.fromkeys(("ece", "ece_plain", "ece_calibrated"), undefined)
     gap = np.bincount(bins, off, BINS) / len(off)
     plain = Estimate(float(np.abs(gap).sum()), np.nan, np.nan)
-    documents, (first, second) = _numbered(first, second)
+    documents, first, second = _numbered(first, second)
     if documents < 2:
         return {"ece": undefined, "ece_plain": plain, "ece_calibrated": undefined}
-    own = _by_document(off, bins, first, second, documents)
+    own = _by_document(off, bins, first, second, documents) / len(off)
+    by_chance = np.abs(_noise(own)).sum(axis=1).mean()  # the mean of every residual is 0
     pairs = _by_document(np.ones(len(off)), bins, first, second, documents)
-    by_chance = np.abs(_noise(own / len(off))).sum(axis=1).mean()  # residuals of mean 0
-    merge = lambda x: x.reshape(*x.shape[:-1], -1, MERGED).sum(axis=-1)
-    gap, own, pairs = merge(gap), merge(own), merge(pairs)
-    share = pairs / np.maximum(pairs.sum(axis=0), 1)
-    within = (own - pairs * own.sum(axis=0) / np.maximum(pairs.sum(axis=0), 1)) / (1 - share + 1e-9)
-    effective = 1 / np.maximum(np.square(share).sum(axis=0), 1e-12)
-    degrees = np.maximum(effective - 1, 1.0)
-    chi = np.random.default_rng(1).chisquare(degrees, (DRAWS, len(degrees)))
-    noise = _noise(within / len(off)) * np.sqrt(degrees / chi)
+    gap, own, pairs = (x.reshape(*x.shape[:-1], -1, MERGED).sum(axis=-1) for x in (gap, own, pairs))
     return {
-        "ece": debiased(gap, noise),
+        "ece": debiased(gap, _sampling_noise(own, pairs)),
         "ece_plain": plain,
         "ece_calibrated": Estimate(float(by_chance), np.nan, np.nan),
     }
@@ -63,29 +52,26 @@ def figures(
 def debiased(gap: np.ndarray, noise: np.ndarray) -> Estimate:
     """The true error sum |mu| whose plain one, sum |mu + noise|, is the one seen, sum |gap|; and its 95% interval.
 
-    The interval holds every error of which the plain one seen is neither too large (chance BELOW) nor too small
-    (ABOVE). How much noise adds depends on how the error is spread over bins: the least where evenly, the most where
-    only a few have it. The upper end takes it as even; the lower end as it stands out from the noise, bin by bin,
-    |gap| - variance / |gap| where positive; the value is the middle of the two.
-    Simulated (tests/golden/simulate_intervals.py) COVERAGE
+    The interval holds every error for which the plain one seen is neither too small (chance BELOW) nor too large
+    (ABOVE). Noise adds the least to an error that is spread evenly over the bins, and the most to one that few bins
+    have. The value and the upper end take it as even; the lower end as bins stand out from noise by more than two
+    standard deviations, |gap| - 4 variance / |gap| where positive.
+    Simulated COVERAGE
     gap: mean prediction less mean share of each bin, times its share of the pairs, [K]; noise: draws of its [R, K].
-    Source: inverted tests (Neyman 1937) by a parametric bootstrap; the two spreads are ours; the positive part:
-      Stein 1956.
+    Source: inverted tests (Neyman 1937) by a parametric bootstrap; the positive part: Stein 1956; the rest is ours.
     """
     seen, sign = np.abs(gap).sum(), np.where(gap < 0, -1.0, 1.0)
-    even = np.full(len(gap), 1 / len(gap))
-    size = np.maximum(np.abs(gap), 1e-12)
-    over = np.maximum(size - FACTOR * np.var(noise, axis=0) / size, 0.0)
-    spread = over / over.sum() if over.any() else even
-    # |mu + noise| is at least |mu| - |noise|: beyond the last, none is small enough.
-    errors = np.linspace(0.0, seen + np.quantile(np.abs(noise).sum(axis=1), 1 - ABOVE), STEPS)
-    ends = []
-    for share, chance in ((spread, 1 - BELOW), (even, ABOVE)):
-        plain = np.abs(errors[:, None, None] * sign * share + noise).sum(axis=2)
-        curves = np.mean(plain, axis=1), np.quantile(plain, chance, axis=1)
-        ends.append([_crossing(errors, curve, seen) for curve in curves])
-    (sharp, low), (flat, high) = ends
-    return Estimate((sharp + flat) / 2, low, min(high, 1.0))
+    even, size = np.full(len(gap), 1 / len(gap)), np.maximum(np.abs(gap), 1e-12)
+    over = np.maximum(size - 4 * np.var(noise, axis=0) / size, 0.0)
+    uneven = over / over.sum() if over.any() else even
+    # |mu + noise| is at least |mu| - |noise|: beyond the last error, none gives too small a plain one.
+    errors = np.linspace(0.0, seen + np.quantile(np.abs(noise).sum(axis=1), 1 - BELOW), STEPS)
+    plain = lambda spread: np.abs(errors[:, None, None] * sign * spread + noise).sum(axis=2)
+    evenly = plain(even)
+    value = _crossing(errors, evenly.mean(axis=1), seen)
+    high = _crossing(errors, np.quantile(evenly, BELOW, axis=1), seen)
+    low = _crossing(errors, np.quantile(plain(uneven), 1 - ABOVE, axis=1), seen)
+    return Estimate(value, min(low, value), min(max(high, value), 1.0))
 
 
 def _crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
@@ -93,10 +79,12 @@ def _crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
     return float(np.interp(level, np.maximum.accumulate(y), x)) if y[0] < level else float(x[0])
 
 
-def _numbered(first: np.ndarray, second: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many documents occur, and these as 0, 1, .. [2, M]."""
-    names, number = np.unique(np.stack([first, second]), return_inverse=True)
-    return len(names), number.reshape(2, -1)
+def _numbered(first: np.ndarray, second: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many documents occur, and these as 0, 1, .. [M] and [M]."""
+    there = np.zeros(max(first.max(), second.max()) + 1, bool)
+    there[first] = there[second] = True
+    number = np.cumsum(there) - 1
+    return int(there.sum()), number[first], number[second]
 
 
 def _by_document(
@@ -108,6 +96,20 @@ def _by_document(
     found = count(first * BINS + bins, values)
     found += count((second * BINS + bins)[two], values[two])
     return found.reshape(documents, BINS)
+
+
+def _sampling_noise(own: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Draws of noise [R, K] from each document's sums of residuals and its numbers of pairs by bin, [D, K].
+
+    Residuals are less their bin's mean; a document's are divided by the others' share of the bin (the jackknife); and
+    draws have the tails of Student's t of the bin's effective number of documents (Kish's) less one.
+    Source: Bell & McCaffrey 2002 (CR3).
+    """
+    share = pairs / np.maximum(pairs.sum(axis=0), 1)
+    within = (own - share * own.sum(axis=0)) / np.maximum(1 - share, 1e-9)
+    degrees = np.maximum(1 / np.maximum(np.square(share).sum(axis=0), 1e-9) - 1, 1.0)
+    chi = np.random.default_rng(1).chisquare(degrees, (DRAWS, len(degrees)))
+    return _noise(within) * np.sqrt(degrees / chi)
 
 
 def _noise(own: np.ndarray) -> np.ndarray:

@@ -58,6 +58,7 @@ class Stored(NamedTuple):
     outputs: what its outputs are; None without one.
     unscored: the token that its texts are scored before, where they end with it (transformers takes the last token
       that is not pad_token_id); None: there is none.
+    end: the token whose last one is scored, as in T5's own classifiers; None: the last token is, whichever it is.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Stored(NamedTuple):
     pooling: str
     outputs: Outputs | None = None
     unscored: int | None = None
+    end: int | None = None
     dtype: str = "float32"  # that the arrays are stored in
 
 
@@ -115,7 +117,9 @@ def load(folder: Path, *, head: bool = True) -> Stored:
         key, usual = ("unscored_token_id", None) if exported else ("pad_token_id", family.pad_id)
         unscored = hf.get(key, usual)
         unscored = None if unscored is None or unscored < 0 else unscored
-    return Stored(config, weights, family.head.pooling, found, unscored, dtype)
+    t5 = config.kind == "encoder_decoder" and not exported
+    end = int(hf.get("eos_token_id", 1)) if t5 else None
+    return Stored(config, weights, family.head.pooling, found, unscored, end, dtype)
 
 
 def _of_tokens(model_type: str) -> names.Head:

@@ -88,8 +88,6 @@ def _classifier(source: str, asked: Asked, flag: str) -> scoring.Scorer:
             f"--model={source!r} has no head, so it is no reward model; name a folder of sequence classification, or "
             "with --reference a language model whose implicit reward is meant"
         )
-    if backbone.config.kind == "encoder_decoder":
-        _check_ends(source, backbone)
     hidden = "head/dense/kernel" in backbone.weights
     head, loss, note = _head(source, backbone.outputs, asked, hidden, flag)
     module = model.reward_model(backbone.config, head, backbone.pooling, dtype="float32")
@@ -107,16 +105,6 @@ def _classifier(source: str, asked: Asked, flag: str) -> scoring.Scorer:
     rule = "" if steps or backbone.pooling != "last" else made.reader.rule()
     notes = [note for note in (rule, note, *made.notes) if note]
     return made._replace(notes=notes, kind="processes" if steps else "pairs")
-
-
-def _check_ends(source: str, backbone: model.Backbone) -> None:
-    """Raises: UserError unless texts end with the token that a stored T5 classifier scores."""
-    (ids,) = backbone.tokenizer.encode(["a"], UNLIMITED)
-    if int(ids[-1]) not in backbone.stop_ids:
-        raise UserError(
-            f"--model={source!r}: a T5 classifier scores the last end token (eos_token_id of config.json), and its "
-            "tokenizer.json puts none behind a text; bring the model's own tokenizer.json"
-        )
 
 
 def _head(

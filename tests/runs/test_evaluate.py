@@ -65,7 +65,8 @@ def test_a_model_of_classes_has_its_accuracy_and_its_own_calibration(tmp_path):
     assert {"mine/macro_f1", "mine/auc", "mine/own_ece", "mine/own_brier"} <= {*found}
     two = write_jsonl(tmp_path / "two.jsonl", [r for r in rows if r["label"] != "fair"])
     other = evaluate.run(workdir=str(tmp_path / "run"), data=str(two))
-    assert "no class accuracy: the model's head is not of 2 classes" in other["notes"]
+    note = "no class accuracy: the model's outputs are not the data's classes good, poor"
+    assert note in other["notes"]
     assert "two/accuracy" not in other["metrics"]
 
 
@@ -74,7 +75,7 @@ def test_a_tie_width_reaches_the_link(tmp_path):
     reward.run(config=lines, workdir=str(tmp_path / "run"))
     scorer = scoring.load(tmp_path / "run")
     texts = rated_texts(40, seed=3)
-    _, made = scorer.judged(texts)
+    made = scorer.scored(texts).outputs
     assert made["tie_width"].shape == made["score"].shape and np.ptp(made["tie_width"]) == 0
     found = evaluate.run(workdir=str(tmp_path / "run"), data="synthetic_ratings()")["metrics"]
     assert "synthetic/own_ece" in found

@@ -13,13 +13,13 @@ from rmjax.build import model
 from rmjax.data import chat
 from rmjax.data.encode import encode
 from rmjax.data.records import RatedText
-from rmjax.data.tokenizer import Tokenizer
+from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import export, hugging_face, presets, safetensors
 from rmjax.models.heads import Scalar
 from rmjax.runs import export as run_export
 from rmjax.runs import reward, scoring, stored
-from rmjax.train import parallel
+from rmjax.train import forward, parallel
 from tests.runs.conftest import config
 
 FAMILIES = Path(__file__).parents[1] / "golden/families"
@@ -159,10 +159,9 @@ VARIANTS = {
 
 def reading(shape, pooling):
     """How a model with the byte tokenizer reads."""
-    return model.reader_of(
-        {"tokenizer": Tokenizer.bytes().to_json(), "template": None, "config": {"max_length": 80},
-         "transformer": vars(shape), "pooling": pooling}
-    )  # fmt: skip
+    pairs = Layout(pairs=shape.kind == "encoder")
+    backbone = model.Backbone(shape, {}, Tokenizer.bytes(), pooling, layout=pairs)
+    return model.reader(backbone, 80)
 
 
 def exported(name, target):
@@ -189,7 +188,7 @@ def exported(name, target):
     files = {"model": made.arrays, "config": made.config}
     run_export.write(target, files, reader, made.config["pad_token_id"], code=made.code)
     layout = parallel.one_device(lambda path: None, 1)
-    score = scoring.make_score(module.apply, layout, {}, 1, 0)
+    score = scoring.make_score(forward.scores(module.apply), layout, {}, 1, 0)
     return score(jax.tree.map(jax.numpy.asarray, params), encode(TEXTS, reader).examples)["score"]
 
 

@@ -196,9 +196,7 @@ def take_steps(chosen):
     if parts.rollouts is not None:
         does = sampled.functions(chosen, parts, reward)
         bounds = parts.rollouts.bounds
-        write = rollout.answering(
-            does, parts.backbone.tokenizer, encoder_ratio=bounds.encoder_ratio
-        )
+        write = rollout.answering(does, parts.reads, encoder_ratio=bounds.encoder_ratio)
         prepare = rollout.prepare(does, plan.credit, bounds, write, seed=0, max_kl=9.0)
         made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
         own = chosen.samples - chosen.data_answer  # a prompt, by the policy itself

@@ -1,5 +1,6 @@
 """Whole runs: what their folders hold, that they learn, and what the same command does the second time."""
 
+import datetime
 import json
 import shutil
 
@@ -44,7 +45,9 @@ def test_folder_is_whole(rated):
     assert read(home / "config.json") == json.loads(reward_config().to_json())
     environment = read(home / "environment.json")
     assert {"versions", "devices", "cores", "revision", "command", "data", "choices"} == {*environment}  # fmt: skip
-    assert environment["choices"] == {"dtype": "float32"}
+    today = datetime.date.today()
+    begun = {str(today), str(today - datetime.timedelta(days=1))}  # midnight may lie between
+    assert environment["choices"]["dtype"] == "float32" and environment["choices"]["date"] in begun
     assert all(len(digest) == 64 for digest in environment["data"].values())
     predictions = (home / "predictions.jsonl").read_text().splitlines()
     assert len(predictions) == 120 and {"text", "rating", "score"} <= {*json.loads(predictions[0])}

@@ -16,7 +16,7 @@ from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
 from rmjax.models import heads, shardings
 from rmjax.runs import score, scoring
-from rmjax.train import parallel
+from rmjax.train import forward, parallel
 
 TEXTS = [r.text for r in rated_texts(40, seed=3)] + ["", "a", "é ☂", "word " * 100]
 
@@ -33,14 +33,14 @@ def tokens(scorer):
 
 @pytest.fixture(scope="module")
 def alone(scorer, tokens):
-    return np.concatenate([scorer.score(singles([t])) for t in tokens], axis=1)
+    return np.concatenate([scorer.raw(singles([t]))["score"] for t in tokens], axis=1)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_score_depends_on_its_text_alone(scorer, tokens, alone, seed):
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, len(TEXTS), size=rng.integers(2, 120))  # any number, order, repeats
-    found = scorer.score(singles([tokens[i] for i in chosen]))
+    found = scorer.raw(singles([tokens[i] for i in chosen]))["score"]
     np.testing.assert_allclose(found, alone[:, chosen], rtol=1e-5, atol=1e-5)
     assert len(np.unique(alone.round(4))) > 35
 
@@ -55,7 +55,9 @@ def test_tiles_change_no_score(backbone):
     tiling = scoring.tiling(backbone.config)
     assert all("tiles" in b for b, *_ in pipeline.score_batches(texts, pad_id=0, tiling=tiling))
     whole, tiled = (
-        scoring.make_score(module.apply, layout, {}, 1, 0, t)(params, texts)["score"]
+        scoring.make_score(forward.scores(module.apply), layout, {}, 1, 0, t)(params, texts)[
+            "score"
+        ]
         for t in (None, tiling)
     )
     np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-6)
@@ -119,9 +121,13 @@ def test_scores_stream_before_the_input_ends(rated, monkeypatch, capsys):
 BAD = {
     b"{": "line 3: is not JSON",
     b'{"text": "\xff"}': "line 3: is not JSON in UTF-8",
-    b"[1]": "line 3: needs a string in field 'text'",
-    b'{"text": 5}': "line 3: needs a string in field 'text'",
-    b'{"prompt": "a", "completion": "b"}': "line 3: needs a string in field 'text'",
+    b"[1]": "line 3: is no JSON object",
+    b'{"text": 5}': 'line 3: needs a string in field "text"',
+    b'{"prompt": "a"}': 'line 3: needs a string in field "text"',
+    b'{"prompt": 5, "completion": "b"}': 'line 3: field "prompt": must be a string or a list',
+    b'{"messages": []}': 'line 3: field "messages": must be a list',
+    b'{"messages": [{"role": "user", "content": "a"}], "text": "b"}': 'line 3: "messages" are prompt and completion',
+    b'{"prompt": "a", "completion": "b", "tools": [{}]}': 'line 3: field "tools": belongs to a conversation',
 }
 
 

@@ -85,6 +85,7 @@ def language(folder, key, tokenizer=None):
     save_file(made.arrays, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(made.config))
     (folder / "tokenizer.json").write_text(tokenizer or Tokenizer.bytes().to_json())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
     return flat
 
 
