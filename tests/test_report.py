@@ -187,6 +187,24 @@ def test_figures_of_pairs(pairs):
     assert page.tags.count("svg") == 2 + 1 + 1  # learning, reliability, gaps
 
 
+def test_calibration_errors_stand_beside_what_noise_makes(pairs):
+    results = json.loads((pairs / "results.json").read_text())
+    about = {"n": 40, "documents": 30, "pairs": 40}
+    errors = {"ece": (0.02, 0.0, 0.11), "ece_plain": (0.14,), "ece_calibrated": (0.135,)}
+    for name, (value, *ends) in errors.items():
+        low, high = ends or (None, None)
+        results["metrics"][f"help/{name}"] = {"value": value, "low": low, "high": high} | about
+    words = page_of(pairs).text
+    assert "by chance" not in words  # of runs that have no such figures
+    (pairs / "results.json").write_text(json.dumps(results))
+    page = page_of(pairs)
+    row = page.row(domain="help", who="model")
+    assert row["ECE ↓"] == ".020[.000, .110]"
+    assert (row["plain ECE ↓"], row["plain ECE by chance"]) == (".140", ".135")
+    assert "ECE .020 [.000, .110]; plain .140, by chance .135" in page.text
+    assert "what a\nperfectly calibrated model would show" in page.text
+
+
 def test_ten_most_wrong_texts_come_first_to_last(rated):
     page = page_of(rated)
     start = next(i for i, row in enumerate(page.rows) if row[0].strip() == "text")

@@ -50,6 +50,7 @@ def load(folder: Path) -> Stored:
         k: _spelled(v) for k, v in {**known, **more}.items() if k in ("bos_token", "eos_token")
     }
     most, inputs = known.get("model_max_length") or 0, known.get("model_input_names")
+    typed = how.types if inputs is None else "token_type_ids" in inputs
     return Stored(
         tokenizer,
         _template(folder, known),
@@ -58,7 +59,7 @@ def load(folder: Path) -> Stored:
         _ids(model.get("eos_token_id")) + _ids(generation.get("eos_token_id")),
         int(most) if most < 1e9 else 0,  # transformers writes 1e30 where it is not known
         known.get("truncation_side") == "left",
-        how.types if inputs is None else "token_type_ids" in inputs,
+        typed and (how.types or tokenizer.types),
         bool(known.get("split_special_tokens")),
     )
 

@@ -26,9 +26,11 @@ def figures(
     ece_calibrated: what is to be seen there of a perfectly calibrated model, by noise alone.
     off, bins: prediction less observed share of each pair [M], and its bin in 0 .. BINS - 1.
     first, second: the documents of its two texts [M], the same where it is of one document.
+    Noise is what other documents would bring: of every document the sum of its residuals by bin, less their mean in the
+    merged bin, divided by the others' share of it (the jackknife).
     Undefined (NaN) are all three without a pair, ece and ece_calibrated of one document.
     Source: ECE: Naeini et al. 2015; its bias: Kumar et al. 2019 (arXiv:1909.10155), Roelofs et al. 2022
-      (arXiv:2012.08668).
+      (arXiv:2012.08668); noise: Bell & McCaffrey 2002 (CR3).
     """
     undefined = Estimate(np.nan, np.nan, np.nan)
     if not len(off):
@@ -38,14 +40,16 @@ def figures(
     documents, first, second = _numbered(first, second)
     if documents < 2:
         return {"ece": undefined, "ece_plain": plain, "ece_calibrated": undefined}
-    own = _by_document(off, bins, first, second, documents) / len(off)
-    by_chance = np.abs(_noise(own)).sum(axis=1).mean()  # the mean of every residual is 0
-    pairs = _by_document(np.ones(len(off)), bins, first, second, documents)
-    gap, own, pairs = (x.reshape(*x.shape[:-1], -1, MERGED).sum(axis=-1) for x in (gap, own, pairs))
+    coarse = bins // MERGED
+    within = off - (np.bincount(coarse, off) / np.maximum(np.bincount(coarse), 1))[coarse]
+    own = _by_document(within, bins, first, second, documents) / len(off)
+    share = _merged(_by_document(np.ones(len(off)), bins, first, second, documents))
+    share /= np.maximum(share.sum(axis=0), 1)
+    own /= np.maximum(1 - np.repeat(share, MERGED, axis=1), 1e-9)
     return {
-        "ece": debiased(gap, _sampling_noise(own, pairs)),
+        "ece": debiased(_merged(gap), _student(_noise(_merged(own)), share)),
         "ece_plain": plain,
-        "ece_calibrated": Estimate(float(by_chance), np.nan, np.nan),
+        "ece_calibrated": Estimate(float(np.abs(_noise(own)).sum(axis=1).mean()), np.nan, np.nan),
     }
 
 
@@ -56,7 +60,11 @@ def debiased(gap: np.ndarray, noise: np.ndarray) -> Estimate:
     (ABOVE). Noise adds the least to an error that is spread evenly over the bins, and the most to one that few bins
     have. The value and the upper end take it as even; the lower end as bins stand out from noise by more than two
     standard deviations, |gap| - 4 variance / |gap| where positive.
-    Simulated COVERAGE
+    Simulated (tests/golden/simulate_intervals.py) at errors of 0, .05 and .1 that are a shift, a wrong temperature or
+    change sign, it covers 92 to 99% of 120 independent pairs (mean 97) and 92 to 98% of 1,000 (96), 89 to 98% (95) of
+    120 pairs in 30 documents, 91 to 98% over all pairs of 120 texts; an error of the most certain fifth alone, 91 to
+    98%. The value's mean is .02 to .03 at 0 of 120 pairs (.01 of 1,000), else within .015 (.005) of the error, and up
+    to .05 (.02) above one that only a fifth has.
     gap: mean prediction less mean share of each bin, times its share of the pairs, [K]; noise: draws of its [R, K].
     Source: inverted tests (Neyman 1937) by a parametric bootstrap; the positive part: Stein 1956; the rest is ours.
     """
@@ -98,18 +106,18 @@ def _by_document(
     return found.reshape(documents, BINS)
 
 
-def _sampling_noise(own: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Draws of noise [R, K] from each document's sums of residuals and its numbers of pairs by bin, [D, K].
+def _merged(x: np.ndarray) -> np.ndarray:
+    """Sums over MERGED neighbors of the last axis."""
+    return x.reshape(*x.shape[:-1], -1, MERGED).sum(axis=-1)
 
-    Residuals are less their bin's mean; a document's are divided by the others' share of the bin (the jackknife); and
-    draws have the tails of Student's t of the bin's effective number of documents (Kish's) less one.
-    Source: Bell & McCaffrey 2002 (CR3).
+
+def _student(noise: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Normal draws [R, K] with the tails of Student's t of as many documents as each bin is worth (Kish's), less one.
+
+    share: each document's share of each bin, [D, K].
     """
-    share = pairs / np.maximum(pairs.sum(axis=0), 1)
-    within = (own - share * own.sum(axis=0)) / np.maximum(1 - share, 1e-9)
     degrees = np.maximum(1 / np.maximum(np.square(share).sum(axis=0), 1e-9) - 1, 1.0)
-    chi = np.random.default_rng(1).chisquare(degrees, (DRAWS, len(degrees)))
-    return _noise(within) * np.sqrt(degrees / chi)
+    return noise * np.sqrt(degrees / np.random.default_rng(1).chisquare(degrees, noise.shape))
 
 
 def _noise(own: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def figures(
     score, label = (np.concatenate(v).astype(np.float64) for v in (scores, labels))
     steps = resamples.of(np.repeat(np.arange(len(scores)), [len(s) for s in scores]))
     told, right = label != 0.5, label > 0.5
-    kept = steps.of(np.flatnonzero(told)) if np.any(told) else steps
+    kept = steps.of(np.flatnonzero(told))
     agree = 0.5 + 0.5 * np.sign(score) * np.where(right, 1, -1)
     lowest = np.array([np.min(s) for s in scores], np.float64)
     product = np.array([np.sum(special.log_expit(s.astype(np.float64))) for s in scores])

@@ -61,6 +61,8 @@ def auc(score: np.ndarray, positive: np.ndarray, resamples: Resamples) -> Propor
 
     NaN where all drawn are of one kind. Source: Mann & Whitney 1947.
     """
+    if positive.all() or not positive.any():
+        return Proportion(np.full(len(resamples.weights), np.nan), 0.0)
     found = []
     for start in range(0, len(resamples.weights), CHUNK):
         weights = resamples.weights[start : start + CHUNK, resamples.document]

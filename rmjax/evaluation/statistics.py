@@ -142,10 +142,11 @@ def wilson(figure: Proportion) -> Estimate:
 
     v is that of the bootstrap over documents, times I / (I - 1), I = `independent`; the quantile is Student's of I - 1.
     At 0 and 1, where no resample differs, the number is I. Undefined of one document or fewer.
-    Simulated (tests/golden/simulate_intervals.py) it covers COVERAGE
+    Simulated (tests/golden/simulate_intervals.py) it covers 93 to 99.5% at p = .02, .1, .5, .9 and .98, of 13 to 500
+    values, one or four a document, with correlation 0 and .3; over all pairs of 13 to 100 texts 96 to 99.9%.
     Source: Wilson 1927; with an effective number of values: Korn & Graubard 1998, Dean & Pagano 2015.
     """
-    p, size = float(figure[0]), figure.independent
+    p, size = float(np.clip(figure[0], 0.0, 1.0)), figure.independent  # of rounding
     drawn = figure.drawn[1:][np.isfinite(figure.drawn[1:])]
     if not np.isfinite(p) or not len(drawn) or not size > 1:
         return Estimate(p, np.nan, np.nan)
@@ -153,7 +154,8 @@ def wilson(figure: Proportion) -> Estimate:
     inverse = 1 / size if spread < 1e-9 else variance / spread  # of the number of values
     z2 = min(float(stats.t.ppf((1 + LEVEL) / 2, size - 1)) ** 2 * inverse, 1e9)
     middle, half = (p + z2 / 2) / (1 + z2), np.sqrt(z2 * (spread + z2 / 4)) / (1 + z2)
-    return Estimate(p, max(float(middle - half), 0.0), min(float(middle + half), 1.0))
+    low, high = float(middle - half), float(middle + half)
+    return Estimate(p, max(min(low, p), 0.0), min(max(high, p), 1.0))
 
 
 def over_seeds(

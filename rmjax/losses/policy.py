@@ -149,8 +149,8 @@ def q_error(q: Tokens, q_target: Tokens) -> Tokens:
 def kl_k1(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
     """d = log p - log p_ref of each token, whose mean over the policy's own samples is KL(policy || reference).
 
-    As a loss it does nothing but add noise: its gradient is that of log p, 0 in expectation. It belongs in the reward
-    (`token_rewards` of `rmjax.credit.returns`).
+    As a loss it does nothing but add noise: its gradient is grad log p, whose mean over the policy's own samples is 0.
+    It belongs in the reward (`token_rewards` of `rmjax.credit.returns`).
     Source: Schulman 2020, "Approximating KL divergence".
     """
     return _log_ratio(log_probs, reference_log_probs)
@@ -159,7 +159,8 @@ def kl_k1(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
 def kl_k2(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
     """d^2 / 2, d = log p - log p_ref of each token; a biased estimate of the KL.
 
-    As a loss on the policy's own samples its expected gradient is that of KL(policy || reference).
+    As a loss its gradient is d grad log p, whose mean over the policy's own samples is the gradient of
+    KL(policy || reference): biased in value, right in gradient.
     Source: Schulman 2020, "Approximating KL divergence".
     """
     return jnp.square(_log_ratio(log_probs, reference_log_probs)) / 2
@@ -168,7 +169,8 @@ def kl_k2(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
 def kl_k3(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
     """exp(-d) - 1 + d >= 0, d = log p - log p_ref of each token; its mean is KL(policy || reference).
 
-    As a loss on the policy's own samples its expected gradient is that of the other one, KL(reference || policy).
+    As a loss its gradient is (1 - exp(-d)) grad log p, whose mean over the policy's own samples is the gradient of the
+    other one, KL(reference || policy), = -E_ref grad log p: right in value, and in gradient of another divergence.
     Source: Schulman 2020, "Approximating KL divergence"; GRPO (Shao et al. 2024) has it in the loss. Beyond d = -20 it
       goes on along its tangent, which is ours.
     """

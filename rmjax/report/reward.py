@@ -43,6 +43,8 @@ METRICS = {
     "first_error_accuracy": "first error found",
     "tie_rate": "tie rate",
     "ece": "ECE ↓",
+    "ece_plain": "plain ECE ↓",
+    "ece_calibrated": "plain ECE by chance",
     "brier": "Brier ↓",
     "log_score": "log score ↓",
 }
@@ -243,11 +245,20 @@ def _reliability(
         axes.scatter(predicted, observed, s=30 * pairs / max([1, *pairs]), color=BLUE)
         axes.set(xlim=(0.48, 1.02), ylim=(min([0.5, *observed]) - 0.03, 1.02))
         sizes = dict.fromkeys(f"{n:,.0f}" for n in sorted(pairs)[:: max(len(pairs) - 1, 1)])
-        ece = f"ECE {number(table[domain][''].get('ece', {}).get('value'))}"
+        ece = _ece(table[domain][""])
         size = f"{len(pairs)} bins of {' to '.join(sizes)} pairs"
         alt = f"{domain}: observed share of raters against predicted share, {size}, {ece}"
         plots.append(drawn(axes, f"{domain}: {ece}\n{size}", alt))
     return plots
+
+
+def _ece(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The calibration errors in words: debiased, and what the diagram shows beside what noise alone would show."""
+    value = lambda name: number(figures.get(name, {}).get("value"))
+    found = f"ECE {value('ece')} {interval(figures.get('ece', {}))}".strip()
+    if "ece_plain" not in figures:
+        return found
+    return f"{found}; plain {value('ece_plain')}, by chance {value('ece_calibrated')}"
 
 
 def _ratings(predictions: Lines) -> list[Plot]:

@@ -181,7 +181,8 @@ def predictions(
 
 def interval_name(seeds: int) -> str:
     """What the intervals are over, in words."""
-    bootstrap = f"over documents (bootstrap, {statistics.RESAMPLES:,} resamples)"
+    methods = f"bootstrap, {statistics.RESAMPLES:,} resamples; of rates Wilson's, of ECE by inverted tests"
+    bootstrap = f"over documents ({methods})"
     if seeds == 1:
         return f"95% {bootstrap}"
     return f"95%; the model's over {seeds} seeds (Student's t), people's and baselines' {bootstrap}"
@@ -238,16 +239,13 @@ def _of_scorer(
 
 
 def _estimates(
-    place: str, records: Sequence[Record], per_seed: Sequence[Mapping[str, np.ndarray]]
+    place: str, records: Sequence[Record], per_seed: Sequence[Mapping[str, statistics.Figure]]
 ) -> Figures:
     found = {}
     for name in per_seed[0]:
         arrays = [values[name] for values in per_seed]
-        each = [float(a[0]) for a in arrays]
-        alone = len(each) == 1
-        made = statistics.interval(arrays[0]) if alone else statistics.over_seeds(each)
-        more = {} if alone else {"per_seed": [_finite(v) for v in each]}
-        found[f"{place}/{name}"] = _figure(records, name, made) | more
+        more = {} if len(arrays) == 1 else {"per_seed": [_finite(float(a[0])) for a in arrays]}
+        found[f"{place}/{name}"] = _figure(records, name, statistics.estimate(arrays)) | more
     return found
 
 
@@ -255,7 +253,9 @@ def _of_people(domain: str, records: list[Record], panels: list[np.ndarray]) -> 
     resamples = statistics.resample([r.document for r in records])
     single = agreement.single_rater(panels, resamples)
     ceiling = agreement.noise_ceiling(panels, resamples)
-    values = {f"human/{domain}/{name}": (name, v) for name, v in single.items()}
+    values: dict[str, tuple[str, statistics.Figure]] = {
+        f"human/{domain}/{name}": (name, v) for name, v in single.items()
+    }
     values[f"ceiling/{domain}/pearson"] = ("pearson", ceiling)
     return {
         key: _figure(records, name, statistics.interval(v)) for key, (name, v) in values.items()

@@ -2,7 +2,7 @@
 
 Scores of one model: [N] of rated texts; [N, 2] of pairs, chosen first; [N, K] of rankings and [N, T] of processes, a
 record's own first and NaN after them (`padded`).
-Legend: N records, M logits, B resamples; metrics are [B + 1], row 0 the sample itself.
+Legend: N records, M logits, B resamples; a metric is a `statistics.Figure`: [B + 1], [0] the sample itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +155,9 @@ def classified(
 def calibrated(
     found: Judged, resamples: Resamples, temperature: float | None, implied: np.ndarray | None
 ) -> dict[str, Figure]:
-    """ECE, Brier and log score of sigmoid(logit / temperature), and as `own_..` of what the loss implies, where given.
+    """Calibration errors (`ece`, `ece_plain`, `ece_calibrated`), Brier and log score of sigmoid(logit / temperature).
+
+    Where given, also of what the loss implies, as `own_..`.
 
     implied: probabilities that the first is better, as the logits.
     """

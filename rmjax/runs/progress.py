@@ -96,7 +96,7 @@ COLUMNS = {
     "pair_accuracy": "accuracy",
     "top1_accuracy": "top 1",
     "step_accuracy": "steps",
-    "ece": "ECE",
+    "ece": "ECE (debiased)",
 }
 
 

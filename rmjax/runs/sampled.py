@@ -206,7 +206,8 @@ def figures(after: Written, before: Written, documents: list[str]) -> dict[str, 
     for who, written in (("", after), ("reference/", before)):
         made[f"{who}kl"] = mean(written.kl)
         made[f"{who}length"] = mean(written.lengths)
-        made[f"{who}missing_stop"] = mean(~written.stopped)
+        missing = drawn.proportion((~written.stopped).astype(np.float64))
+        made[f"{who}missing_stop"] = shown(statistics.interval(missing))
         words = [t.split() for t in written.texts]
         for order in (1, 2):
             value = text.distinct(words, order)

@@ -47,4 +47,4 @@ def test_given_pairs_are_disputed_by_their_gaps():
 
 def test_one_member_disputes_nothing():
     got = ensembles.disagreement(SCORES[:1], RESAMPLES)
-    assert not got["disputed"].any() and not got["member_sd"].any()
+    assert not got["disputed"][:].any() and not got["member_sd"].any()

@@ -65,5 +65,5 @@ def test_a_hand_made_case():
 
 def test_steps_that_are_all_neutral_have_no_accuracy():
     got = processes.figures([np.ones(2)], [np.full(2, 0.5)], resample(["a"], count=1))
-    assert np.isnan(got["step_accuracy"]).all() and np.isnan(got["step_auc"]).all()
-    np.testing.assert_array_equal(got["first_error_accuracy"], 1.0)
+    assert np.isnan(got["step_accuracy"][:]).all() and np.isnan(got["step_auc"][:]).all()
+    np.testing.assert_array_equal(got["first_error_accuracy"][:], 1.0)

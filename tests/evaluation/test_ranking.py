@@ -78,10 +78,10 @@ def test_constants_have_no_correlation():
         assert np.isnan(ranking.spearman(x, y, RESAMPLES)).all()
     found = ranking.pairs([flat], [RATING], [np.arange(N)], RESAMPLES)
     assert np.isnan(found["kendall"]).all()
-    np.testing.assert_array_equal(found["pair_accuracy"], 0.5)
-    np.testing.assert_array_equal(found["tie_rate"], 1.0)
+    np.testing.assert_array_equal(found["pair_accuracy"][:], 0.5)
+    np.testing.assert_array_equal(found["tie_rate"][:], 1.0)
     found = ranking.pairs([RATING], [flat], [np.arange(N)], RESAMPLES)
-    assert all(np.isnan(values).all() for values in found.values())
+    assert all(np.isnan(values[:]).all() for values in found.values())
 
 
 def test_a_large_offset_costs_no_digits():
@@ -92,7 +92,7 @@ def test_a_large_offset_costs_no_digits():
 def test_auc_is_sklearn_s_in_every_resample():
     positive = RATING > 0.3
     got = ranking.auc(SCORE, positive, RESAMPLES)
-    for b in range(len(got)):
+    for b in range(len(RESAMPLES.weights)):
         at = texts(b)
         assert got[b] == pytest.approx(roc_auc_score(positive[at], SCORE[at]))
-    assert np.isnan(ranking.auc(SCORE, np.ones(N, bool), RESAMPLES)).all()
+    assert np.isnan(ranking.auc(SCORE, np.ones(N, bool), RESAMPLES)[:]).all()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rmjax.evaluation import statistics
-from rmjax.evaluation.statistics import resample
+from rmjax.evaluation import ranking, statistics
+from rmjax.evaluation.statistics import Estimate, Proportion, resample
 
 DOCUMENTS = ["b", "a", "b", "c", "d", "a", "e", "b"]
 
@@ -97,3 +97,76 @@ def test_weighted_means_leave_out_what_weighs_nothing():
         assert got[b] == pytest.approx(np.average(values[kept], weights=weights[kept]))
         assert plain[b] == pytest.approx(np.mean(texts))
     assert np.isnan(found.mean(values, np.zeros(8))).all()
+
+
+def alone(size, count=1000):
+    """As many documents of one text each."""
+    return resample([str(i) for i in range(size)], count=count)
+
+
+@pytest.mark.parametrize("right, size", [(13, 13), (0, 13), (99, 100), (1, 100), (40, 100)])
+def test_the_interval_of_a_proportion_is_wilsons(right, size):
+    values = np.arange(size) < right
+    made = statistics.interval(alone(size).proportion(values.astype(float)))
+    # scipy has the normal quantile: a level that gives it Student's.
+    level = 2 * stats.norm.cdf(stats.t.ppf(0.975, size - 1)) - 1
+    want = stats.binomtest(right, size).proportion_ci(level, method="wilson")
+    assert made.value == right / size
+    assert [made.low, made.high] == pytest.approx([want.low, want.high], abs=0.006)
+    assert 0 <= made.low < made.high <= 1
+
+
+@pytest.mark.parametrize("p", [0.02, 0.9])
+@pytest.mark.parametrize("size, mean", [(13, 1), (100, 1), (100, 4)])
+def test_the_interval_of_a_proportion_covers(p, size, mean):
+    rng, held = np.random.default_rng(0), []
+    for _ in range(300):
+        document = np.repeat(np.arange(size), rng.integers(1, 2 * mean, size))[:size]
+        easy = rng.beta(p * 7 / 3, (1 - p) * 7 / 3, size)[document]  # a correlation of .3
+        values = (rng.random(size) < (easy if mean > 1 else p)).astype(float)
+        drawn = resample(list(map(str, document)), count=200)
+        made = statistics.interval(drawn.proportion(values))
+        held.append(made.low <= p <= made.high)
+    assert np.mean(held) > 0.92
+
+
+def test_values_of_one_document_are_worth_one_where_they_agree():
+    rng = np.random.default_rng(0)
+    values = np.repeat((rng.random(50) < 0.8).astype(float), 4)
+    together = statistics.interval(resample([str(i // 4) for i in range(200)]).proportion(values))
+    apart = statistics.interval(alone(200).proportion(values))
+    once = statistics.interval(alone(50).proportion(values[::4]))
+    assert together == pytest.approx(once, abs=0.01)
+    assert together.high - together.low > 1.7 * (apart.high - apart.low)
+    whole = resample(["a"] * 9 + ["b", "c"]).proportion(np.ones(11))
+    assert whole.independent == pytest.approx(121 / 83)  # Kish: (9 + 1 + 1)^2 / (81 + 1 + 1)
+    assert statistics.interval(whole).low < 0.1
+
+
+def test_proportions_that_cannot_vary_or_say_nothing():
+    assert statistics.interval(alone(20).proportion(np.full(20, 0.5))) == (0.5, 0.5, 0.5)
+    assert np.isnan(statistics.interval(alone(1).proportion(np.ones(1)))[1:]).all()
+    assert np.isnan(statistics.interval(alone(5, count=0).proportion(np.ones(5)))[1:]).all()
+    nothing = alone(5).proportion(np.ones(5), np.zeros(5))
+    assert nothing.independent == 0 and np.isnan(statistics.interval(nothing)).all()
+
+
+def test_an_order_that_is_all_right_is_worth_half_its_texts():
+    found = ranking.pairs([np.arange(20)], [np.arange(20)], [np.arange(20)], alone(20))
+    made = statistics.interval(found["pair_accuracy"])
+    assert made[::2] == (1, 1) and made.low == pytest.approx(
+        1 / (1 + stats.t.ppf(0.975, 9) ** 2 / 10)
+    )
+    zero = statistics.interval(found["tie_rate"])
+    assert zero[:2] == (0, 0) and zero.high == pytest.approx(1 - made.low)
+    area = ranking.auc(np.arange(20), np.arange(20) > 15, alone(20))
+    assert area[0] == 1 and area.independent == 4
+
+
+def test_seeds_leave_no_proportion_above_1():
+    seeds = [Proportion(np.array([p]), 9.0) for p in (0.9, 1.0, 1.0)]
+    free = [np.array([p]) for p in (0.9, 1.0, 1.0)]
+    assert statistics.estimate(free).high > 1
+    assert statistics.estimate(seeds) == (*statistics.estimate(free)[:2], 1.0)
+    errors = [Estimate(e, 0.0, 0.3) for e in (0.0, 0.0, 0.1)]
+    assert statistics.estimate(errors).low == 0 and statistics.estimate(errors[:1]) == errors[0]

@@ -36,6 +36,10 @@ BERT = {
 TEXTS = [
     RatedText("", "", "", text, 0.0) for text in ("a", "good and long enough", "bad", "ümlaut" * 9)
 ]
+PAIRS = [
+    RatedText("", "", "", text, 0.0, prompt=prompt)
+    for prompt, text in (("Why?", "So."), ("Name a prime: ", "7 is"), ("é" * 9, " no"))
+]
 
 
 def base(folder, hf):
@@ -56,9 +60,9 @@ def base(folder, hf):
     return folder
 
 
-def scores_of(folder):
+def scores_of(folder, records=TEXTS):
     """Scores by what the exported folder alone holds."""
-    return stored.load(str(folder)).records(TEXTS)
+    return stored.load(str(folder)).records(records)
 
 
 CASES = {
@@ -138,7 +142,7 @@ def test_a_model_from_scratch_is_exported_too(rated, tmp_path):
 
 
 # What is exported of each family's golden model: pooling, whether with a hidden layer and with a bias, and whether
-# it takes code.
+# it takes code. "-before": the score is read before an end token, which is also what pads.
 VARIANTS = {
     "bert": ("first", True, True, False),
     "roberta": ("first", True, True, False),
@@ -154,18 +158,29 @@ VARIANTS = {
     "roberta-mean": ("mean", False, True, True),
     "gpt2-mean": ("mean", False, True, True),
     "gemma3_text-bias": ("last", False, True, True),
+    "llama-before": ("last", False, False, False),
+    "qwen3-before": ("last", False, True, True),
 }
 
 
-def reading(shape, pooling):
+def reading(shape, pooling, unscored=None):
     """How a model with the byte tokenizer reads."""
     pairs = Layout(pairs=shape.kind == "encoder")
-    backbone = model.Backbone(shape, {}, Tokenizer.bytes(), pooling, layout=pairs)
+    tokenizer = Tokenizer.bytes()
+    if pairs.pairs:  # as BERT's, whose second segments have a type
+        made = json.loads(tokenizer.to_json())
+        made["post_processor"]["pair"][-2]["Sequence"]["type_id"] = 1
+        made["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 1
+        tokenizer = Tokenizer.from_json(json.dumps(made))
+    typed = shape.token_types > 1
+    backbone = model.Backbone(
+        shape, {}, tokenizer, pooling, layout=pairs, types=typed, unscored=unscored
+    )
     return model.reader(backbone, 80)
 
 
-def exported(name, target):
-    """Writes a variant with random weights; returns its scores of TEXTS."""
+def exported(name, target, records=TEXTS):
+    """Writes a variant with random weights; returns its scores of the records."""
     pooling, hidden, biased, code = VARIANTS[name]
     shape = safetensors.load(FAMILIES / name.split("-")[0]).config
     # RoBERTa's padding is its positions' first row less 1, and the byte tokenizer's is 0.
@@ -181,22 +196,27 @@ def exported(name, target):
         params["head/score/bias"] = np.zeros(1, np.float32)
     linear = lambda at: export.Linear(params[f"head/{at}/kernel"], params[f"head/{at}/bias"])
     head = export.Head(linear("score"), linear("dense") if hidden else None)
-    reader = reading(shape, pooling)
+    reader = reading(shape, pooling, 2 if name.endswith("before") else None)
     pad = run_export.pad_id(reader)
-    made = export.reward_model(shape, params, head, pooling=pooling, pad_id=pad)
+    made = export.reward_model(
+        shape, params, head, pooling=pooling, pad_id=pad, unscored=reader.unscored
+    )
     assert made.code == code
     files = {"model": made.arrays, "config": made.config}
     run_export.write(target, files, reader, made.config["pad_token_id"], code=made.code)
     layout = parallel.one_device(lambda path: None, 1)
     score = scoring.make_score(forward.scores(module.apply), layout, {}, 1, 0)
-    return score(jax.tree.map(jax.numpy.asarray, params), encode(TEXTS, reader).examples)["score"]
+    examples = encode(records, reader).examples
+    return score(jax.tree.map(jax.numpy.asarray, params), examples)["score"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_familys_export_read_again_scores_the_same(name, tmp_path):
-    want = exported(name, tmp_path / "out")
-    assert np.ptp(want) > 1e-2
-    np.testing.assert_allclose(scores_of(tmp_path / "out"), want, rtol=1e-4, atol=1e-5)
+    for kind, records in (("texts", TEXTS), ("pairs", PAIRS)):
+        want = exported(name, tmp_path / kind, records)
+        assert np.ptp(want) > 1e-2
+        found = scores_of(tmp_path / kind, records)
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FAMILIES.iterdir()))

@@ -9,6 +9,7 @@ import pytest
 
 from rmjax.build import model
 from rmjax.data.encode import Reader
+from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
 from rmjax.models import export
 from rmjax.models.policy import Policy
@@ -16,6 +17,7 @@ from rmjax.models.transformer import Transformer
 from rmjax.runs import generate
 from rmjax.runs.export import write
 from tests.runs.conftest import write_jsonl
+from tests.runs.test_stored import language
 
 PROMPTS = ["the film", "a story of", "x", "the film", "awful and dull"]
 
@@ -134,3 +136,16 @@ def test_mistakes_are_named(policy, rated, tmp_path):
             generate.run(policy=policy, **flags)
     with pytest.raises(UserError, match="is a reward model's run"):
         generate.run(policy=str(rated[0]))
+
+
+def test_every_end_token_of_a_folder_stops(tmp_path):
+    language(tmp_path / "model", 0)
+    asked = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "the film"}])
+    made = lambda name: answered(str(tmp_path / "model"), asked, tmp_path / name, temperature=0.0)[0]["completions"][0]  # fmt: skip
+    free = made("a")
+    assert not free["stopped"] and len(free["text"]) > 1
+    (second,) = Tokenizer.bytes().encode([free["text"]], 99)[0][2:3].tolist()
+    listed = {"eos_token_id": [2, second]}
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(listed))
+    found = made("b")
+    assert found["stopped"] and found["text"] == free["text"][:2]

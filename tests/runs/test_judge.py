@@ -91,6 +91,37 @@ def test_every_kind_has_its_figures_beside_the_baselines(records):
     assert [line["id"] for line in lines] == [r.id for r in records]
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(
+    "records", [TEXTS, PAIRS, RANKINGS, PROCESSES], ids=lambda r: type(r[0]).__name__
+)
+def test_rates_and_calibration_errors_stay_where_they_can_be(records, seeds):
+    scores = scored(records, seeds)
+    link = judge.own_link("bradley_terry()", "")
+    found = judge.figures(records, scores, judge.temperatures(records, scores), records, link)
+    rates = [k for k in found if k.endswith(("accuracy", "rate", "auc", "prefers_longer", "ece"))]
+    assert len(rates) > 6
+    for name in rates:
+        value, low, high = (found[name][k] for k in ("value", "low", "high"))
+        assert low is None or 0 <= low <= value <= high <= 1, name
+        if seeds == 1 and value in (0, 1) and low is not None and not name.endswith("ece"):
+            assert low < high, name
+    domain = records[0].domain
+    for name in ("ece", "own_ece"):
+        assert found[f"{domain}/{name}"]["low"] is not None
+        for other in ("plain", "calibrated"):
+            figure = found[f"{domain}/{name}_{other}"]
+            assert 0 < figure["value"] < 1 and (figure["low"] is None) == (seeds == 1)
+    assert found[f"{domain}/ece_plain"]["n"] == found[f"{domain}/ece"]["n"]
+
+
+def test_a_model_that_is_always_right_has_an_interval():
+    records = [dataclasses.replace(p, domain="mine") for p in PAIRS[:13]]
+    scores = np.array([[[1.0, 0.0]] * 13])
+    figure = judge.figures(records, scores, {})["mine/pair_accuracy"]
+    assert figure["value"] == figure["high"] == 1 and 0.7 < figure["low"] < 0.8
+
+
 def test_rankings_are_judged_within_their_prompts():
     scores = scored(RANKINGS)
     found = judge.figures(RANKINGS, scores, {})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from rmjax.data.records import Pair
 from rmjax.data.synthetic import rated_texts
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
@@ -15,7 +16,7 @@ from rmjax.models import export, presets
 from rmjax.models.transformer import LanguageModel, Transformer
 from rmjax.runs import evaluate, reward, score, stored
 from rmjax.runs import export as run_export
-from rmjax.train.state import flatten
+from rmjax.train.state import flatten, unflatten
 from tests.runs.conftest import config, write_jsonl
 from tests.runs.test_export import LLAMA
 
@@ -109,6 +110,28 @@ def test_a_policy_is_judged_by_its_implicit_reward(tmp_path, pairs_file):
     ratings = write_jsonl(tmp_path / "r.jsonl", [{"text": "a", "rating": 1}] * 3)
     with pytest.raises(UserError, match="give pairs or rankings"):
         evaluate.run(workdir=str(tmp_path), model=policy, reference=base, data=str(ratings))
+
+
+def test_the_implicit_reward_is_of_the_completion_with_its_stop_token(tmp_path):
+    params = [language(tmp_path / name, key) for name, key in (("policy", 0), ("base", 1))]
+    scorer = stored.load(str(tmp_path / "policy"), reference=str(tmp_path / "base"), beta=0.3)
+    assert scorer.notes == ["completions are scored with their stop token, </s>"]
+    pairs = [Pair("", "", "", "Why? ", "So.", "No, never."), Pair("", "", "", "Is it?", "Yes", "é")]
+    found = scorer.records(pairs)[0]
+    module = LanguageModel(Transformer(presets.llama(LLAMA)))
+    for pair, scores in zip(pairs, found, strict=True):
+        for text, got in zip((pair.chosen, pair.rejected), scores, strict=True):
+            prompt, answer = (
+                [*Tokenizer.bytes().encode([x], 99)[0][1:-1]] for x in (pair.prompt, text)
+            )
+            ids = jnp.array([[1, *prompt, *answer, 2]])  # </s> is learned too
+            at, one, want = jnp.arange(ids.shape[1])[None], jnp.ones_like(ids), 0.0
+            for sign, own in zip((1, -1), params, strict=True):
+                logits, _ = module.apply({"params": unflatten(own)}, ids, at, one)
+                log_probs = np.asarray(jax.nn.log_softmax(logits[0]), np.float64)
+                own_ids = range(len(prompt) + 1, ids.shape[1])
+                want += sign * sum(log_probs[t - 1, ids[0, t]] for t in own_ids)
+            assert got == pytest.approx(0.3 * want, rel=1e-4)
 
 
 def test_a_runs_folder_is_no_exported_model(rated):
