@@ -20,8 +20,10 @@ _ESCAPED = re.compile(f"((?:{PLAIN}.)+)", re.DOTALL)
 
 
 class Halves(NamedTuple):
-    """One text as ids int32, parted where its completion begins: prompt + completion is all of it, special tokens
-    included. second: where the second of two segments begins in it, as encoders read a prompt and its completion."""
+    """One text as ids int32, split where its completion begins; prompt + completion is the whole text.
+
+    Special tokens are included. second: where the second segment of a pair begins; None of a single segment.
+    """
 
     prompt: np.ndarray
     completion: np.ndarray
@@ -34,15 +36,15 @@ class Halves(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How prompt and completion stand in one text.
+    """How a prompt and its completion become one sequence of tokens.
 
-    rendered: they are the two parts of what `chat.render` made with a template, which holds all special tokens.
-    pairs: they are two segments, with the special tokens that the tokenizer.json puts around and between a pair, as
-      encoders read them; else one string, with what it puts around a text.
-    apart: the same, for two stacks that read one each: a prompt is a first segment also where its completion is empty.
-    escaped: special tokens that a text spells are text (in a rendered one, those that stand behind a PLAIN); else they
-      are special, as other libraries read them.
-    cut_front: a text without a prompt that is too long loses its front in place of its end.
+    rendered: both come from `chat.render` with a template, which has written all special tokens; none are added.
+    pairs: they are two segments, as encoders read them: tokenized one by one, with the special tokens that
+      tokenizer.json puts around and between a pair. Else they are one string, tokenized once.
+    apart: as pairs, for an encoder and a decoder that read one each: a prompt with an empty completion is framed alike.
+    escaped: special tokens that a text spells are text (in a rendered one those marked by PLAIN). Else they are
+      special, as transformers reads them.
+    cut_front: a text without a prompt that is too long loses its front; else its end.
     """
 
     rendered: bool = False
@@ -220,8 +222,10 @@ class Tokenizer:
     def encode_openings(
         self, prompts: Sequence[str], layout: Layout
     ) -> tuple[list[np.ndarray], list[str]]:
-        """Token ids of prompts as they stand before a completion that is still to come, and the text that this one
-        begins with before its own: white space at a prompt's end that a token joins with the word behind it.
+        """Token ids of prompts that a completion is to be sampled to, and a lead for each.
+
+        White space at a prompt's end is left out where its token would take in the word behind it, as in training. That
+        white space is the prompt's lead: what is sampled begins with it.
         """
         joined = [bool(p) and p[-1].isspace() and not layout.pairs for p in prompts]
         texts = [_Text(p + "a" * probed, len(p)) for p, probed in zip(prompts, joined, strict=True)]

@@ -57,7 +57,10 @@ def _over_folds(figures: list[dict[str, Any] | None]) -> dict[str, Any]:
     """One figure of all folds: mean, interval over folds, and counts added up."""
     there = [f for f in figures if f is not None]
     values = [f["value"] for f in there if f["value"] is not None]
-    made = statistics.over_seeds(values) if values else statistics.Estimate(*[math.nan] * 3)
+    bounds = there[0].get("bounds", (-math.inf, math.inf))
+    made = statistics.Estimate(*[math.nan] * 3)
+    if values:
+        made = statistics.over_seeds(values, tuple(bounds))
     shown = {k: v if math.isfinite(v) else None for k, v in made._asdict().items()}
     counts = [k for k in there[0] if k in ("n", "documents", "pairs", "steps")]
     return shown | {k: sum(f[k] for f in there) for k in counts} | {"per_fold": values}

@@ -245,6 +245,7 @@ def _estimates(
     for name in per_seed[0]:
         arrays = [values[name] for values in per_seed]
         more = {} if len(arrays) == 1 else {"per_seed": [_finite(float(a[0])) for a in arrays]}
+        more |= {} if isinstance(arrays[0], np.ndarray) else {"bounds": [0.0, 1.0]}
         found[f"{place}/{name}"] = _figure(records, name, statistics.estimate(arrays)) | more
     return found
 

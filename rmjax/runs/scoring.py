@@ -202,6 +202,8 @@ def _notes(about: Mapping[str, Any], reader: Reader) -> list[str]:
     notes = [reader.rule()] if scored else []
     if reader.template is not None and reader.template.date:
         notes.append(f"the chat template renders the date {reader.template.date}")
+    if about["dtype"] != "float32":
+        notes.append(f"scores are computed in {about['dtype']}, as in training")
     return notes
 
 

@@ -113,7 +113,10 @@ def test_a_policy_is_judged_by_its_implicit_reward(tmp_path, pairs_file):
 
 
 def test_the_implicit_reward_is_of_the_completion_with_its_stop_token(tmp_path):
-    params = [language(tmp_path / name, key) for name, key in (("policy", 0), ("base", 1))]
+    params = [
+        jax.tree.map(jnp.asarray, language(tmp_path / name, key))
+        for name, key in (("policy", 0), ("base", 1))
+    ]
     scorer = stored.load(str(tmp_path / "policy"), reference=str(tmp_path / "base"), beta=0.3)
     assert scorer.notes == ["completions are scored with their stop token, </s>"]
     pairs = [Pair("", "", "", "Why? ", "So.", "No, never."), Pair("", "", "", "Is it?", "Yes", "é")]
