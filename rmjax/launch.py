@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from rmjax import memory
+from rmjax import assets, memory
 from rmjax.errors import UserError
 
 memory.keep_freed()  # at import, which experiments do first
 
+CACHE = "compilation_cache"  # the flag of every command
+CACHE_BYTES = 4 * 2**30  # what was not used for longest goes first
 DEFINE: dict[type, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
@@ -48,6 +51,8 @@ def main(
         arguments = _parse(run, config, argv)
         if arguments is None:
             sys.exit(0)
+        if arguments.pop(CACHE):
+            _keep_compiled()
         run(**arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,6 +63,22 @@ def main(
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _keep_compiled() -> None:
+    """Has jax keep compiled programs in the cache folder, where no other place is set, so that later commands start
+    sooner; a program depends on nothing but its computation and the versions and machine it was compiled for."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    home = assets.cache() / "compiled"
+    for name, value in {
+        "jax_compilation_cache_dir": str(home),
+        "jax_compilation_cache_max_size": CACHE_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(name, value)
+    print(f"compiled programs are kept in {home} (--no{CACHE}: they are not)", file=sys.stderr)
 
 
 def _choose(runs: Mapping[str, Callable[..., Any]], argv: list[str]) -> tuple[str, list[str]]:
@@ -82,6 +103,7 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
     Raises: UserError on a flag or config key that is unknown, missing or of the wrong type.
     """
     parameters, known = inspect.signature(run).parameters, flags.FlagValues()
+    DEFINE[bool](CACHE, True, "", flag_values=known)
     about, loaded, described = _argument_docs(run), {}, {}
     for name, parameter in parameters.items():
         if parameter.annotation is ConfigDict:
@@ -118,7 +140,7 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
                and parameters[name].default is inspect.Parameter.empty]  # fmt: skip
     if missing:
         raise UserError(f"{', '.join(missing)} must be given; see --help")
-    return values
+    return values | {CACHE: known[CACHE].value}
 
 
 def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, str, list[str]]:
@@ -172,6 +194,7 @@ def _help(
             if described[name]:
                 lines += ["", textwrap.indent(described[name], "    "), ""]
             lines += [f"    --{name}.{key}={value[key]!r}" for key in sorted(value)]
+    lines.append(f"--{CACHE}: keep compiled programs for later commands. [True]")
     return "\n".join(lines)
 
 

@@ -16,8 +16,9 @@ PARTS = {
 }  # fmt: skip
 # Room -> the rooms it may import beside itself, errors and memory.
 MAY_IMPORT = {
-    **dict.fromkeys(("lookup", "mean", "credit", "models", "assets", "errors", "memory", "launch", "report"), set()),
+    **dict.fromkeys(("lookup", "mean", "credit", "models", "assets", "errors", "memory", "report"), set()),
     "environments": set(),
+    "launch": {"assets"},
     **dict.fromkeys(("losses", "rewards", "data"), {"lookup"}),
     **dict.fromkeys(("interpret", "sampling"), {"models"}),
     "train": {"lookup", "mean"},

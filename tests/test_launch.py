@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -336,3 +337,19 @@ def test_help_of_several_runs_lists_them(monkeypatch, capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert re.search(r"first +Does one thing\.\nsecond +Does another\.\n", printed)
+
+
+@pytest.mark.parametrize("flags", [[], ["--nocompilation_cache"]])
+def test_compiled_programs_are_kept_unless_asked_not_to(flags, tmp_path):
+    case = Path("tests/golden/cases/llama_pad_is_eos")
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-m", "experiments.score", f"--model={case}/model", *flags]
+    done = subprocess.run(
+        [*command, f"--input={case}/input.jsonl"],
+        env=environment | {"RMJAX_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = [*(tmp_path / "compiled").glob("*-cache")]
+    assert bool(kept) == ("compiled programs are kept in" in done.stderr) == (not flags)

@@ -148,16 +148,12 @@ class Tokenizer:
         single = self._frame(pairs=False)
         if not len(single.after):
             return self
-        return self.framed("".join(self.token(int(i)) or "" for i in single.before), "")
-
-    def framed(self, bos: str, eos: str) -> "Tokenizer":
-        """The same, but with these tokens around every text ("" for none), and around both of a pair."""
+        before = [self.token(int(i)) for i in single.before]
         made = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        one = lambda name, kind: [f"{t}:{kind}" for t in (bos, name, eos) if t]
         made.post_processor = processors.TemplateProcessing(  # pyright: ignore
-            single=one("$A", 0),
-            pair=[*one("$A", 0), *one("$B", 1)],
-            special_tokens=[(t, made.token_to_id(t)) for t in {bos, eos} if t],  # pyright: ignore
+            single=[*before, "$A"],
+            pair=[*before, "$A", "$B"],
+            special_tokens=[(t, made.token_to_id(t)) for t in {*before}],  # pyright: ignore
         )
         return Tokenizer(made)
 
