@@ -70,7 +70,7 @@ def _keep_compiled() -> None:
     sooner; a program depends on nothing but its computation and the versions and machine it was compiled for."""
     if jax.config.jax_compilation_cache_dir:
         return
-    home = assets.cache() / "compiled"
+    home = assets.cache() / "programs"
     for name, value in {
         "jax_compilation_cache_dir": str(home),
         "jax_compilation_cache_max_size": CACHE_BYTES,

@@ -351,5 +351,5 @@ def test_compiled_programs_are_kept_unless_asked_not_to(flags, tmp_path):
         text=True,
         check=True,
     )
-    kept = [*(tmp_path / "compiled").glob("*-cache")]
+    kept = [*(tmp_path / "programs").glob("*-cache")]
     assert bool(kept) == ("compiled programs are kept in" in done.stderr) == (not flags)
