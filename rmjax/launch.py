@@ -68,7 +68,7 @@ def main(
 def _keep_compiled() -> None:
     """Has jax keep compiled programs in the cache folder, where no other place is set, so that later commands start
     sooner; a program depends on nothing but its computation and the versions and machine it was compiled for."""
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     home = assets.cache() / "programs"
     for name, value in {
