@@ -188,17 +188,22 @@ KEPT, BY_STEP = 8, "samples_by_step.jsonl"  # answers of each validation that ar
 
 
 def figures(after: Written, before: Written, documents: list[str]) -> dict[str, dict[str, Any]]:
-    """Means of both policies and their paired differences, with 95% intervals over documents."""
+    """Means of both policies and their paired differences, with 95% intervals over documents.
+
+    The interval of a share (of missing stops, of rewards of 0 and 1) is Wilson's, of another mean a bootstrap's.
+    """
     drawn, n = (
         statistics.resample(documents),
         {"n": len(documents), "documents": len(set(documents))},
     )
     shown: Callable = lambda estimate: estimate._asdict() | n
     mean = lambda x: shown(statistics.interval(drawn.mean(np.asarray(x, np.float64))))
+    share = lambda x: shown(statistics.interval(drawn.proportion(np.asarray(x, np.float64))))
     made = {}
     for name in after.rewards:
-        made[name] = mean(after.rewards[name])
-        made[f"reference/{name}"] = mean(before.rewards[name])
+        both = after.rewards[name], before.rewards[name]
+        average = share if np.isin(both, (0.0, 1.0)).all() else mean
+        made[name], made[f"reference/{name}"] = map(average, both)
         gain = overoptimization.paired_difference(
             after.rewards[name], before.rewards[name], documents
         )
@@ -206,8 +211,7 @@ def figures(after: Written, before: Written, documents: list[str]) -> dict[str, 
     for who, written in (("", after), ("reference/", before)):
         made[f"{who}kl"] = mean(written.kl)
         made[f"{who}length"] = mean(written.lengths)
-        missing = drawn.proportion((~written.stopped).astype(np.float64))
-        made[f"{who}missing_stop"] = shown(statistics.interval(missing))
+        made[f"{who}missing_stop"] = share(~written.stopped)
         words = [t.split() for t in written.texts]
         for order in (1, 2):
             value = text.distinct(words, order)

@@ -33,7 +33,8 @@ NEUTRAL = 0.05  # VADER's compound between -0.05 and 0.05 is the neutral class
 COLUMNS = ("domain", "split", "who", *FIGURES, "n", "documents", "seeds", "verdict", "run")
 NOTES = (
     "Cells: ours [95% interval] / published. Published figures, all on all texts: Hutto & Gilbert 2014, Table 4.",
-    "Intervals: bootstrap over documents (1,000 resamples); a model of several seeds has Student's t over seeds.",
+    "Intervals: bootstrap over documents (1,000 resamples), of precision, recall and F1 Wilson's at the documents' "
+    "effective number; a model of several seeds has Student's t over seeds.",
     "r: Pearson's, with the mean human rating. One human rater: every single rating against the mean that contains "
     "it, pooled, as in the paper; against the others: against the mean of the text's other ratings, the fair bar. "
     "Noise ceiling: the largest r to expect of any model, from random halves of the panels.",
