@@ -1,7 +1,7 @@
 """Trains a reward model; configs/reward.py says on what and how."""
 
 from rmjax import launch
-from rmjax.runs import reward
+from rmjax.runs import train_reward
 
 if __name__ == "__main__":
-    launch.main(reward.run, config="configs/reward.py:ratings")
+    launch.main(train_reward.run, config="configs/reward.py:ratings")

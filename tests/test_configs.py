@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from configs import policy, reward
-from rmjax.build import policy as build_policy
-from rmjax.build import reward as build_reward
+from rmjax.assembly import policy as build_policy
+from rmjax.assembly import reward as build_reward
 
 HOME = Path(__file__).parents[1]
 BUILDS = {reward: build_reward, policy: build_policy}
 READERS = {
-    reward: ("build/reward", "runs/reward", "build/training"),
-    policy: ("build/policy", "build/critic", "build/episodes", "build/evolving", "build/rollout", "build/training",
-             "build/credit", "build/shaping", "runs/policy", "runs/rewarding", "runs/sampled"),
+    reward: ("assembly/reward", "runs/train_reward", "assembly/training"),
+    policy: ("assembly/policy", "rl/critic", "rl/episodes", "assembly/strategies", "rl/rollout", "assembly/training",
+             "rl/advantages", "rl/reward_shaping", "runs/optimize_policy", "rl/reward_functions",
+             "rl/policy_evaluation"),
 }  # fmt: skip
 NAMED = [(config, name) for config in BUILDS for name in config.NAMES]
 

@@ -24,6 +24,8 @@ def test_no_foreign_framework_and_no_device_at_import():
     done = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert {"rmjax.runs.reward", "experiments.train_reward", "configs.reward"} <= {*found["names"]}
+    assert {"rmjax.runs.train_reward", "experiments.train_reward", "configs.reward"} <= {
+        *found["names"]
+    }
     foreign = {"torch", "tensorflow", "transformers", "sklearn", "hypothesis", "beartype", "pytest"}
     assert not foreign & set(found["modules"])

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from rmjax import launch
-from rmjax.runs import evaluate, policy, reward, score
+from rmjax.runs import evaluate, optimize_policy, score, train_reward
 
 TINY = "--config=configs/reward.py:tiny"
 SMALL = (TINY, "--config.parallel=one_device()", "--config.model=tiny_encoder(width=8, layers=1)")
@@ -88,38 +88,40 @@ CONFIG_MISTAKES = {
 @pytest.mark.parametrize("mistake", CONFIG_MISTAKES)
 def test_a_mistake_in_a_config_line(fails, tmp_path, mistake):
     first = () if mistake.startswith("--config=") else SMALL
-    text = fails(reward.run, *first, mistake, f"--workdir={tmp_path / 'run'}")
+    text = fails(train_reward.run, *first, mistake, f"--workdir={tmp_path / 'run'}")
     for part in CONFIG_MISTAKES[mistake]:
         assert part in text
     assert not (tmp_path / "run").exists()  # nothing was begun
 
 
 def test_workdir_missing_a_file_or_not_to_be_made(fails, tmp_path):
-    assert "--workdir must be given" in fails(reward.run, TINY)
+    assert "--workdir must be given" in fails(train_reward.run, TINY)
     (tmp_path / "file").write_text("")
-    assert "is a file" in fails(reward.run, TINY, f"--workdir={tmp_path}/file")
-    text = fails(reward.run, *SMALL, f"--workdir={tmp_path}/file/run")
+    assert "is a file" in fails(train_reward.run, TINY, f"--workdir={tmp_path}/file")
+    text = fails(train_reward.run, *SMALL, f"--workdir={tmp_path}/file/run")
     assert "cannot be written to: Not a directory" in text
 
 
 def test_a_bad_line_of_data_is_named(fails, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"text": "fine", "rating": 1}\n{"text": \n{"words": "no text"}\n')
-    text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
+    text = fails(train_reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
     assert f"{path}: line 2: is not JSON" in text and "line 3: needs" in text
 
 
 def test_half_a_surrogate_pair_is_no_text(fails, tmp_path):
     path = tmp_path / "cut.jsonl"
     path.write_text('{"text": "fine", "rating": 1}\n{"text": "cut \\ud83d", "rating": 1}\n')
-    text = fails(reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
+    text = fails(train_reward.run, TINY, f"--config.data=file(path={str(path)!r})", "--workdir=x")
     assert f"{path}: line 2: is not JSON in UTF-8" in text and "surrogates" in text
 
 
 def test_a_cache_that_cannot_be_written_to(fails, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RMJAX_CACHE", str(tmp_path / "file/cache"))
-    text = fails(reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}")
+    text = fails(
+        train_reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}"
+    )
     assert "file/cache cannot be written to: Not a directory; set RMJAX_CACHE" in text
 
 
@@ -128,21 +130,23 @@ def test_a_config_value_that_no_flag_can_hold(fails, tmp_path):
     path.write_text(
         "import ml_collections\ndef get_config(): return ml_collections.ConfigDict({'sizes': (1, 2)})"
     )
-    assert "key 'sizes' is (1, 2)" in fails(reward.run, f"--config={path}", "--workdir=x")
+    assert "key 'sizes' is (1, 2)" in fails(train_reward.run, f"--config={path}", "--workdir=x")
 
 
 def test_a_config_file_with_a_fault_of_its_own(fails, tmp_path):
     path = tmp_path / "mine.py"
     for content, part in {"def": "SyntaxError", "x = 1": "get_config", "import nope": "nope"}.items():  # fmt: skip
         path.write_text(content)
-        assert part in fails(reward.run, f"--config={path}", "--workdir=x")
+        assert part in fails(train_reward.run, f"--config={path}", "--workdir=x")
 
 
 def test_no_network_and_an_empty_cache(fails, tmp_path, monkeypatch):
     monkeypatch.setenv("RMJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    text = fails(reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}")
+    text = fails(
+        train_reward.run, "--config=configs/reward.py:ratings", f"--workdir={tmp_path / 'run'}"
+    )
     assert "could not fetch human ratings" in text and "vaderSentiment-3.3.2.tar.gz" in text
     assert str(tmp_path / "cache/downloads") in text and "sha256" in text
 
@@ -155,7 +159,7 @@ def test_other_commands_name_what_they_lack(fails, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-?"])
 def test_help_lists_flags_and_config_keys(monkeypatch, capsys, flag):
-    code, out, err = command(monkeypatch, capsys, reward.run, TINY, "--config.seed=5", flag)
+    code, out, err = command(monkeypatch, capsys, train_reward.run, TINY, "--config.seed=5", flag)
     assert code == 0 and err == ""
     assert out.startswith("Trains the reward model") and "--workdir: folder of this run" in out
     assert "--config.loss='mse()'" in out and "--config.seed=5" in out
@@ -270,7 +274,10 @@ def test_each_of_several_runs_has_its_own_config(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("run", "config", "key"),
-    [(reward.run, "configs/policy.py:tiny", "seeds"), (policy.run, TINY.removeprefix("--config="), "max_prompt")],
+    [
+        (train_reward.run, "configs/policy.py:tiny", "seeds"),
+        (optimize_policy.run, TINY.removeprefix("--config="), "max_prompt"),
+    ],
 )  # fmt: skip
 def test_a_config_of_another_command_is_said_to_be(fails, tmp_path, run, config, key):
     paragraph = fails(run, f"--config={config}", f"--workdir={tmp_path / 'new'}")
@@ -296,7 +303,7 @@ import ctypes
 import resource
 import threading
 from rmjax import launch
-from rmjax.runs import reward  # starts threads
+from rmjax.runs import train_reward  # starts threads
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # (role, content), and of a message that has more (tool calls, reasoning) a third: that, as JSON.
 Message = tuple[str, ...]
@@ -97,3 +98,34 @@ def fingerprint(records: Sequence[Record]) -> str:
     for record in records:
         digest.update(json.dumps(dataclasses.astuple(record), ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+KINDS = {
+    Text: "plain texts",
+    RatedText: "texts",
+    Pair: "pairs",
+    Ranking: "rankings",
+    Process: "processes",
+}
+
+
+class Data(NamedTuple):
+    """Records of one kind. `scale`: lowest and highest rating where they are whole numbers and known."""
+
+    train: list[Record]
+    validation: list[Record]
+    test: list[Record]
+    scale: tuple[int, int] | None
+    notes: list[str]  # what was left out, and why
+    classes: tuple[str, ...] = ()  # the names of ratings 0, 1, ... where texts are classified
+
+    @property
+    def kind(self) -> str:
+        """What the records are: "plain texts", "texts", "pairs", "rankings" or "processes"."""
+        return KINDS[type(self.train[0])]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names that training texts have ratings by, sorted."""
+        texts = [r for r in self.train if isinstance(r, RatedText)]
+        return tuple(sorted({name for r in texts for name, _ in r.attributes}))

@@ -27,7 +27,7 @@ def mle(log_probs: Tokens, data_weight: Tokens) -> Tokens:
 def reward_weighted(log_probs: Tokens, reward_weight: Tokens) -> Tokens:
     """-log p of each token; its mean over `reward_weight` is sum_i w_i S_i / sum_i w_i n_i, S_i nats in n_i tokens.
 
-    The weight makes it one reading or another; `rmjax.credit.weights` has them. Each is `mle` at a limit:
+    The weight makes it one reading or another; `rmjax.rl.weights` has them. Each is `mle` at a limit:
     exp_weights: exponentiated rewards, the optimum of E[R] - beta KL to the data; `mle` at beta -> infinity.
     raml_weights: RAML, whose target is softmax(R / temperature) over all texts; `mle` at temperature -> 0 where the
       dataset's text is the one best.

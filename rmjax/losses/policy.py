@@ -19,7 +19,7 @@ _FAR = 20.0  # log-ratio past which exp goes on along its tangent; a ratio of 5e
 
 
 def reinforce(sequence_log_probs: Texts, advantage: Texts) -> Texts:
-    """-A log p of a whole text; with the leave-one-out baseline of `rmjax.credit.baselines` it is RLOO.
+    """-A log p of a whole text; with the leave-one-out baseline of `rmjax.rl.baselines` it is RLOO.
 
     advantage: A = R - beta sum of k1 - baseline, the baseline free of the text's own sample.
     Source: Williams 1992; RLOO: Ahmadian et al. 2024 (arXiv:2402.14740).
@@ -99,7 +99,7 @@ def grpo(
 ) -> RowTexts:
     """Mean over each text's tokens of PPO's clipped loss + beta k3; one value a text.
 
-    advantage: of the text, normalized in its group (`group_normalized` of `rmjax.credit.baselines`).
+    advantage: of the text, normalized in its group (`group_normalized` of `rmjax.rl.baselines`).
     text_of: which of the row's P texts a token belongs to; P for padding.
     lengths: tokens of each text that count.
     beta: weight of the divergence from the reference, >= 0. k3's gradient is that of the forward KL: see `kl_k3`.
@@ -125,7 +125,7 @@ def dr_grpo(
 ) -> RowTexts:
     """Sum over each text's tokens of PPO's clipped loss / max_length: long texts are not favored; one value a text.
 
-    advantage: of the text, R - mean of its group (`group_centered` of `rmjax.credit.baselines`).
+    advantage: of the text, R - mean of its group (`group_centered` of `rmjax.rl.baselines`).
     text_of: as in `grpo`.
     max_length: most tokens that sampling lets a text have, >= 1; the same for all texts.
     Raises: ValueError if clip or max_length is not positive.
@@ -139,7 +139,7 @@ def dr_grpo(
 def q_error(q: Tokens, q_target: Tokens) -> Tokens:
     """(Q(s_t, a_t) - y_t)^2 / 2 of each token, in squared reward units.
 
-    q_target: y, such as `expected_sarsa` of `rmjax.credit.returns`.
+    q_target: y, such as `expected_sarsa` of `rmjax.rl.returns`.
     Source: van Seijen et al. 2009 (expected SARSA).
     """
     shapes.same(q=q, q_target=q_target)
@@ -150,7 +150,7 @@ def kl_k1(log_probs: Tokens, reference_log_probs: Tokens) -> Tokens:
     """d = log p - log p_ref of each token, whose mean over the policy's own samples is KL(policy || reference).
 
     As a loss it does nothing but add noise: its gradient is grad log p, whose mean over the policy's own samples is 0.
-    It belongs in the reward (`token_rewards` of `rmjax.credit.returns`).
+    It belongs in the reward (`token_rewards` of `rmjax.rl.returns`).
     Source: Schulman 2020, "Approximating KL divergence".
     """
     return _log_ratio(log_probs, reference_log_probs)

@@ -105,7 +105,7 @@ def kto(
     """w (1 - sigmoid(beta (r - z))) of a good text, w' (1 - sigmoid(beta (z - r))) of a bad one, r = log p - log p_ref.
 
     desirable: 1 for a good text, 0 for a bad one.
-    kto_point: z, the same for the whole batch (`kto_point` of `rmjax.credit.divergence`); no gradient.
+    kto_point: z, the same for the whole batch (`kto_point` of `rmjax.rl.kl_penalty`); no gradient.
     beta: > 0.
     desirable_weight, undesirable_weight: w and w', >= 0; the authors want w times the number of good texts to be 1 to
       4/3 of w' times the number of bad ones.

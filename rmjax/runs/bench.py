@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.build import model, training
-from rmjax.build import reward as build
-from rmjax.build.data import Data
+from rmjax.assembly import reward as assembly
+from rmjax.assembly import training
 from rmjax.data import pipeline
+from rmjax.data.records import Data
 from rmjax.errors import UserError
+from rmjax.inference import backbones
 from rmjax.models.transformer import Config
 from rmjax.runs import progress, speed
 
@@ -39,7 +40,7 @@ def reward(*, config: ConfigDict, dtypes: str = "float32,bfloat16", seconds: flo
     asked = [dtype.strip() for dtype in dtypes.split(",")]
     if set(asked) - set(training.DTYPES):
         raise UserError(f"--dtypes: {dtypes!r} is not of {', '.join(training.DTYPES)}")
-    chosen = build.plan(config)
+    chosen = assembly.plan(config)
     loaded = chosen.records()
     small = chosen.backbone()
     models = [small]
@@ -88,7 +89,7 @@ def lengths(
         raise UserError(f"--cut_at: {cut_at!r} is not whole numbers with commas between") from error
     if dtype not in training.DTYPES:
         raise UserError(f"--dtype: {dtype!r} is none of {', '.join(training.DTYPES)}")
-    chosen = build.plan(config)
+    chosen = assembly.plan(config)
     loaded, backbone, lines = chosen.records(), chosen.backbone(), []
     case = {"trains_on": "texts" if loaded.kind == "texts" else "pairs", "layout": "packed"}
     for length in asked:
@@ -122,9 +123,9 @@ def _cases(kind: str) -> Iterator[dict[str, Any]]:
 
 def _measure(
     config: Any,
-    chosen: build.Plan,
+    chosen: assembly.Plan,
     loaded: Data,
-    backbone: model.Backbone,
+    backbone: backbones.Backbone,
     dtype: str,
     case: dict[str, Any],
     seconds: float,
@@ -135,8 +136,8 @@ def _measure(
     if case["trains_on"] == "pairs" and loaded.kind == "texts":
         config.loss, config.group_size = "bradley_terry()", PAIR_GROUP
         config.batch_size = max(config.batch_size // PAIR_GROUP, 1)
-    plan = build.plan(config)._replace(backbone=lambda: backbone)
-    parts = build.assemble(config, plan, loaded, dtype)
+    plan = assembly.plan(config)._replace(backbone=lambda: backbone)
+    parts = assembly.assemble(config, plan, loaded, dtype)
     batches = parts.batches[0]
     if case["layout"] == "padded":
         longest = -(-int(batches.examples.lengths.max()) // 8) * 8

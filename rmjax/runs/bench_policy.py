@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rmjax.build import model, packed, rollout
-from rmjax.build import policy as build
+from rmjax.assembly import policy as assembly
 from rmjax.errors import UserError
+from rmjax.inference import backbones
 from rmjax.models import presets
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel
-from rmjax.runs import policy, progress, relaxing, rewarding, sampled, speed
+from rmjax.rl import policy_evaluation, relaxed, reward_functions, rollout
+from rmjax.runs import optimize_policy, progress, speed
 from rmjax.sampling.continuous import Waiting, stream
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import generate as sample
 from rmjax.sampling.generate import sample_keys
+from rmjax.sampling.keys import key_rows
 from rmjax.train import loop
 from rmjax.train.state import unflatten
 
@@ -125,7 +127,7 @@ def continuous(
     vocabulary = module.transformer.config.vocab_size
     settings = Settings(new_tokens, stop_tokens=tuple(range(-(-vocabulary // mean_tokens))))
     ids = np.random.default_rng(1).integers(0, vocabulary, (prompts, prompt_tokens))
-    keys = packed.key_rows(0, 0, np.arange(prompts), 1)
+    keys = key_rows(0, 0, np.arange(prompts), 1)
     lengths = np.full(batch, prompt_tokens)
 
     def in_batches() -> list[np.ndarray]:
@@ -192,25 +194,27 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     Raises: UserError on what the user can mend.
     """
     c: Any = config
-    chosen = build.plan(c)
+    chosen = assembly.plan(c)
     if not c.samples:
         raise UserError("config key 'samples': must be at least 1 where rollouts are measured")
-    loaded = build.prompted(chosen, chosen.records())
-    found, reads = build.backbone(c, chosen, loaded)
+    loaded = assembly.prompted(chosen, chosen.records())
+    found, reads = assembly.backbone(c, chosen, loaded)
     dtype = speed.faster_dtype() if c.dtype == "auto" else c.dtype
     whole, judge = chosen.words > 0, None
     if chosen.relaxed:
-        judge = relaxing.judge(c, reads, loaded.train, whole=whole)
-    parts = build.assemble(c, chosen, loaded, found, reads, dtype, judge=judge)
-    reward = rewarding.make(c, "reward", policy.prompts_of(loaded), whole=whole)
+        judge = relaxed.judge(c, reads, loaded.train, whole=whole)
+    parts = assembly.assemble(c, chosen, loaded, found, reads, dtype, judge=judge)
+    reward = reward_functions.make(c, "reward", optimize_policy.prompts_of(loaded), whole=whole)
     assert parts.rollouts is not None
-    does = sampled.functions(c, parts, reward or policy.no_reward)  # an environment has its own
+    does = policy_evaluation.functions(
+        c, parts, reward or optimize_policy.no_reward
+    )  # an environment has its own
     bounds = parts.rollouts.bounds
     prepare = rollout.prepare(
         does,
         chosen.credit,
         bounds,
-        policy.player(c, chosen, parts, does),
+        optimize_policy.player(c, chosen, parts, does),
         seed=c.seed,
         max_kl=c.max_kl,
         measured=rollout.measures(config, chosen.reads, chosen.critic.offers),
@@ -246,8 +250,8 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
 
 def _model(source: str, dtype: str) -> tuple[LanguageModel, dict[str, Any]]:
     if source != "small":
-        return model.language_model(model.policy_of(source), dtype)
+        return backbones.language_model(backbones.policy_of(source), dtype)
     config = presets.decoder(8192, 256, 4, 512)
-    transformer = model.transformer(config, dtype)
-    params = model.initialize(Policy(transformer), {}, jax.random.key(0))
+    transformer = backbones.transformer(config, dtype)
+    params = backbones.initialize(Policy(transformer), {}, jax.random.key(0))
     return LanguageModel(transformer), {"params": unflatten(params)}

@@ -7,10 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rmjax.build import reward as build
+from rmjax.assembly import reward as assembly
 from rmjax.errors import UserError
 from rmjax.evaluation import statistics
-from rmjax.runs import folder, progress, reward
+from rmjax.inference import run_folder
+from rmjax.runs import progress, train_reward
 
 
 def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
     Raises: UserError on what the user can mend.
     """
     c: Any = config
-    build.plan(c)  # whatever is wrong is said before any fold
+    assembly.plan(c)  # whatever is wrong is said before any fold
     if c.fold:
         raise UserError(f"config key 'fold': is set here by --folds; leave it out, not {c.fold!r}")
     if c.seeds > 1:
@@ -35,7 +36,7 @@ def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
         progress.CONSOLE.print(f"fold {i + 1} of {folds}")
         own: Any = copy.deepcopy(config)
         own.fold = f"{i}/{folds}"
-        parts.append(reward.run(config=own, workdir=str(home / f"fold_{i}")))
+        parts.append(train_reward.run(config=own, workdir=str(home / f"fold_{i}")))
         if not parts[-1]["finished"]:
             return {"finished": False}
     results = {
@@ -47,7 +48,7 @@ def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
         "trained_domains": parts[0]["trained_domains"],
         "metrics": {name: _over_folds([p["metrics"].get(name) for p in parts]) for name in parts[0]["metrics"]},
     }  # fmt: skip
-    folder.write_json(home / "results.json", results)
+    run_folder.write_json(home / "results.json", results)
     progress.CONSOLE.print(progress.table(results))
     progress.CONSOLE.print(f"Done: {home}/results.json")
     return results

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from rmjax import lookup
-from rmjax.build.data import DATA, KINDS
+from rmjax.assembly.data import DATA
 from rmjax.data import sources
 from rmjax.data.encode import told
-from rmjax.data.records import Record
+from rmjax.data.records import KINDS, Record
 from rmjax.errors import UserError
-from rmjax.evaluation import ensembles
+from rmjax.evaluation import comparison, ensembles
+from rmjax.inference import run_folder, scoring, stored
 from rmjax.models.outputs import in_order
-from rmjax.runs import folder, judge, progress, scoring, stored
+from rmjax.runs import progress
 
 
 def run(
@@ -65,7 +66,7 @@ def run(
             "--output, --weights, --logit and --max_length are of a --model; leave them away"
         )
     else:
-        results = folder.read_json(home / "results.json")
+        results = run_folder.read_json(home / "results.json")
         scorer = scoring.load(home, special_tokens=special_tokens)
     test, validation, notes, classes = _records(data)
     kind = KINDS[type(test[0])]
@@ -91,23 +92,25 @@ def run(
     outputs, classes, note = _classified(scorer, outputs, classes)
     notes += [note] if note else []
     if model:  # fitted where there is something to fit them on, as a run does
-        fitted = judge.temperatures(validation, scorer.records(validation)) if validation else {}
-        interval = judge.interval_name(1)
+        fitted = (
+            comparison.temperatures(validation, scorer.records(validation)) if validation else {}
+        )
+        interval = comparison.interval_name(1)
         results = {"interval": interval, "trained_domains": [], "temperatures": fitted}
-    link = judge.own_link(scorer.config.loss, scorer.config.pair_arrays, outputs)
+    link = comparison.own_link(scorer.config.loss, scorer.config.pair_arrays, outputs)
     found = {
         "data": data,
         "model": model or str(home),
         "interval": results["interval"],
         "trained_domains": results["trained_domains"],
         "notes": notes,
-        "metrics": judge.figures(
+        "metrics": comparison.figures(
             test, scores, results["temperatures"], validation, link, reduced, outputs, classes
         ),
-        "reliability": judge.reliability(test, scores, results["temperatures"]),
+        "reliability": comparison.reliability(test, scores, results["temperatures"]),
     }
     path = home / "evaluations" / f"{name or re.split(r'[(.]', Path(data).name)[0]}.json"
-    folder.write_json(path, found)
+    run_folder.write_json(path, found)
     say(progress.table(found))
     say(f"Done: {path}")
     return found

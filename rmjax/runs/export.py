@@ -9,14 +9,14 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rmjax import lookup
-from rmjax.build import model
 from rmjax.data.encode import Reader
 from rmjax.data.tokenizer import PADDING
 from rmjax.errors import UserError
+from rmjax.inference import backbones, normalization, run_folder
 from rmjax.models import export, lora
 from rmjax.models.layers import Adapter
 from rmjax.models.transformer import Config
-from rmjax.runs import folder, normalization, progress
+from rmjax.runs import progress
 from rmjax.train import checkpoint
 
 
@@ -35,7 +35,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     home, target = Path(workdir), Path(output)
     if target.exists():
         raise UserError(f"{target} exists; name a new folder with --output")
-    folder.read_json(home / "results.json")
+    run_folder.read_json(home / "results.json")
     about = checkpoint.about(home / "checkpoints/best")
     if "stop" in about:
         if seed or peft:
@@ -44,10 +44,10 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
             )
         return _language_model(home, target, about)
     params = _parameters(home, about, seed)
-    model.check_reading(home, about)
+    backbones.check_reading(home, about)
     head, labels = _head(home, about, params, seed)
-    reader = model.reader_of(about)
-    adapter = lookup.bind(about["config"]["adapter"], model.ADAPTERS, key="adapter")()
+    reader = backbones.reader_of(about)
+    adapter = lookup.bind(about["config"]["adapter"], backbones.ADAPTERS, key="adapter")()
     if peft and adapter is None:
         raise UserError(f"{home} was trained without an adapter; leave --peft away")
     try:
@@ -98,22 +98,24 @@ def _notes(about: dict[str, Any], reader: Reader) -> list[str]:
 
 
 def _language_model(home: Path, target: Path, about: dict[str, Any]) -> dict[str, Any]:
-    found = model.finished(str(home))
+    found = backbones.finished(str(home))
     # Whoever generates has a prompt tokenized alone; an encoder reads it as a whole text.
-    tokenizer = found.tokenizer if model.encodes(found.config) else found.tokenizer.for_prompts()
-    reader = model.reader(found, about["config"]["max_length"], share=False)
+    tokenizer = (
+        found.tokenizer if backbones.encodes(found.config) else found.tokenizer.for_prompts()
+    )
+    reader = backbones.reader(found, about["config"]["max_length"], share=False)
     reader = reader._replace(tokenizer=tokenizer)
     pad = found.tokenizer.pad_id
     try:
         made = export.language_model(found.config, found.weights)
     except ValueError as error:
         raise UserError(f"{home}: cannot be exported: {error}") from error
-    stop, *others = model.reads(found, reader, str(home)).stop_ids
+    stop, *others = backbones.reads(found, reader, str(home)).stop_ids
     ends = {"eos_token_id": [stop, *others] if others else stop, "pad_token_id": pad}
     write(
         target, {"model": made.arrays, "config": made.config | ends}, reader, pad, stop=found.stop
     )
-    kind = "Seq2Seq" if model.encodes(found.config) else "Causal"
+    kind = "Seq2Seq" if backbones.encodes(found.config) else "Causal"
     progress.CONSOLE.print(f"Done: AutoModelFor{kind}LM.from_pretrained({str(target)!r})")
     return {"output": str(target), "remote_code": False}
 
@@ -139,10 +141,12 @@ def write(
         if all(isinstance(x, np.ndarray) for x in content.values()):
             save_file(content, partial / f"{name}.safetensors", metadata={"format": "pt"})
         else:
-            folder.write_json(partial / f"{name}.json", content)
-    folder.write_text(partial / "tokenizer.json", reader.tokenizer.to_json())
+            run_folder.write_json(partial / f"{name}.json", content)
+    run_folder.write_text(partial / "tokenizer.json", reader.tokenizer.to_json())
     ends = {"eos_token": stop} if stop else {}
-    folder.write_json(partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id) | ends)
+    run_folder.write_json(
+        partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id) | ends
+    )
     if code:
         shutil.copy(export.CODE, partial / "modeling_rmjax.py")
     partial.rename(target)
@@ -157,7 +161,7 @@ def _peft(
     reader: Reader,
 ) -> dict[str, Any]:
     pad = pad_id(reader)
-    named = lookup.bind(about["config"]["model"], model.MODELS, key="model")
+    named = lookup.bind(about["config"]["model"], backbones.MODELS, key="model")
     base = named.keywords.get("source", "")  # pyright: ignore[reportFunctionMemberAccess] (a partial)
     shape, pooling = Config(**about["transformer"]), about["pooling"]
     config, arrays = export.peft(

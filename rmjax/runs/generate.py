@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rmjax.data import conversations
+from rmjax.data import conversations, streams
 from rmjax.data.fields import Bad
 from rmjax.data.records import Prompt, RatedText
 from rmjax.errors import UserError
-from rmjax.runs import answering, progress, scoring, stored, streams
-from rmjax.runs.answering import Answer, Asked
+from rmjax.inference import completer, scoring, stored
+from rmjax.inference.completer import Answer, Asked
+from rmjax.runs import progress
 from rmjax.sampling import filters
 from rmjax.sampling.filters import Settings
 
@@ -83,12 +84,12 @@ def run(
     for name, value in (("max_prompt", max_prompt), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"--{name}: must be at least 1, got {value}")
-    writer = answering.load(
+    writer = completer.load(
         policy, max_prompt=max_prompt, stop=stop, plain=plain, special_tokens=special_tokens
     )
     rows = batch_size if input else 1
     if beams:
-        answer = answering.searched(
+        answer = completer.searched(
             writer,
             max_new_tokens=max_new_tokens,
             beams=beams,
@@ -97,7 +98,7 @@ def run(
             length_penalty=length_penalty,
         )
     else:
-        answer = answering.sampled(
+        answer = completer.sampled(
             writer, settings, samples=samples, rows=rows, seed=seed, exact=logs
         )
     rank = _ranked(reward_model, reward_output) if reward_model else lambda prompt, found: found

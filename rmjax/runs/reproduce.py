@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rmjax.errors import UserError
-from rmjax.runs import folder, progress
+from rmjax.inference import run_folder
+from rmjax.runs import progress
 from rmjax.runs.tables import TABLES
 from rmjax.runs.tables.render import FORMATS
 
@@ -30,7 +31,7 @@ def run(*, table: str, workdir: str = "", runs: str = "") -> dict[str, Any]:
     progress.CONSOLE.print(f"making {table}: under a minute")
     made = TABLES[table](folders)
     for ending, text in FORMATS.items():
-        folder.write_text(home / f"table.{ending}", text(made))
+        run_folder.write_text(home / f"table.{ending}", text(made))
     print(FORMATS["md"](made), end="")
     progress.CONSOLE.print(f"Done: {home}/table.md, .csv, .tex, .json")
     return {"table": table, "rows": [dict(record) for record in made.records]}
@@ -40,7 +41,9 @@ def _finished(home: Path) -> list[Path]:
     """The folders in `home` of finished reward runs on human ratings."""
     found = []
     for path in sorted(home.glob("*/results.json")):
-        data = folder.read_json(path.parent / "config.json")["data"]
-        if folder.read_json(path)["experiment"] == "reward" and data.startswith("human_ratings("):
+        data = run_folder.read_json(path.parent / "config.json")["data"]
+        if run_folder.read_json(path)["experiment"] == "reward" and data.startswith(
+            "human_ratings("
+        ):
             found.append(path.parent)
     return found

@@ -7,14 +7,15 @@ from typing import Any
 from jaxtyping import PyTree
 
 from rmjax import report
-from rmjax.runs import folder, progress, speed
+from rmjax.inference import run_folder
+from rmjax.runs import progress, speed
 from rmjax.train import checkpoint
 from rmjax.train.parallel import Layout
 
 
 def reported(home: Path) -> dict[str, Any] | None:
     """The results of a finished run, its page written where a kill came between the two; None of another."""
-    done = folder.finished(home)
+    done = run_folder.finished(home)
     if done is not None:
         if not (home / "report.html").exists():
             report.write(home)
@@ -24,7 +25,7 @@ def reported(home: Path) -> dict[str, Any] | None:
 
 def choices(home: Path, config: Any) -> dict[str, str]:
     """What the run chose when it began: the number type, the faster one where the config says "auto", and the day."""
-    before = folder.choices(home)
+    before = run_folder.choices(home)
     if before is not None:
         return before
     dtype = speed.faster_dtype() if config.dtype == "auto" else config.dtype
@@ -39,7 +40,7 @@ def begin(home: Path, frozen: PyTree, layout: Layout, steps: int) -> int:
     start = checkpoint.latest(home / "checkpoints/last") or 0
     if start:
         progress.CONSOLE.print(f"going on from step {start} of {steps}")
-        if changed := folder.changes(home):
+        if changed := run_folder.changes(home):
             progress.CONSOLE.print(
                 f"note: {'; '.join(changed)}: the result may differ from an unbroken run's in its last digits"
             )

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmjax import lookup
-from rmjax.data import conversations, encode
+from rmjax.data import conversations, encode, streams
 from rmjax.data.fields import Bad
 from rmjax.data.formats import TEXTS
 from rmjax.data.records import Messages, Process, RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
-from rmjax.runs import progress, scoring, stored, streams
+from rmjax.inference import scoring, stored
+from rmjax.runs import progress
 
 CHUNK = 256  # lines scored together
 

@@ -120,7 +120,7 @@ def test_neither_tensorflow_nor_torch_is_imported(tmp_path):
     code = f"""
 import pathlib, sys
 sys.path[:0] = {sys.path!r}
-from rmjax.build import data
+from rmjax.assembly import data
 from rmjax.data import examples, packing, pipeline, sources, synthetic, tokenizer
 found = data.builder.load(pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(tmp_path / "tfds")!r}))
 print(sum(map(len, found.values())), *sys.modules)

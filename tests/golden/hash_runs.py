@@ -29,7 +29,7 @@ import numpy as np
 
 from configs import policy as policy_configs
 from configs import reward as reward_configs
-from rmjax.runs import policy, reward
+from rmjax.runs import optimize_policy, train_reward
 from rmjax.train import checkpoint
 
 ONE = {"parallel": "one_device()", "dtype": "float32"}
@@ -87,7 +87,11 @@ def stop_early(home: Path) -> None:
 def main(out: str, before: str = "") -> None:
     hashes = {}
     for name, (kind, config_name, lines) in RUNS.items():
-        configs, run = (reward_configs, reward) if kind == "reward" else (policy_configs, policy)
+        configs, run = (
+            (reward_configs, train_reward)
+            if kind == "reward"
+            else (policy_configs, optimize_policy)
+        )
         config = configs.get_config(config_name)
         with config.unlocked():
             config.update(lines)

@@ -28,7 +28,7 @@ flags.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32"
 a = flags.parse_args()
 
 if a.write:
-    from rmjax.build.data import human_ratings
+    from rmjax.assembly.data import human_ratings
 
     data = human_ratings(domains=a.write)
     for path, records in ((a.train, data.train), (a.test, data.test)):

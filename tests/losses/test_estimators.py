@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax.credit import baselines, returns
 from rmjax.losses import likelihood, policy
+from rmjax.rl import baselines, returns
 
 RNG = np.random.default_rng(0)
 as32 = lambda *arrays: [jnp.asarray(x, jnp.float32) for x in arrays]

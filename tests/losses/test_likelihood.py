@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from rmjax.credit import baselines, weights
 from rmjax.losses import likelihood
 from rmjax.mean import Mean
+from rmjax.rl import baselines, weights
 
 RNG = np.random.default_rng(0)
 N, K, T = 3, 4, 5  # prompts, completions, tokens

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax.credit import divergence
 from rmjax.losses import likelihood, pairwise, preference
+from rmjax.rl import kl_penalty
 
 STORED = json.loads((Path(__file__).parents[1] / "golden/preferences.json").read_text("utf-8"))
 BETA = STORED["beta"]
@@ -71,7 +71,7 @@ def test_kto_has_the_reference_point_value_and_gradient():
     now, before = (
         jnp.asarray(STORED[name], jnp.float32) for name in ("mismatched", "mismatched_reference")
     )
-    point = divergence.kto_point(now - before)
+    point = kl_penalty.kto_point(now - before)
     close(point, want["point"])
     assert point > 0
     policy, reference = POLICY.ravel(), REFERENCE.ravel()

@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec
 from safetensors.numpy import save_file
 
-from rmjax.build import model
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
+from rmjax.inference import backbones
 from rmjax.models import heads, names, presets, shardings
 from rmjax.models.outputs import Outputs
 from rmjax.models.safetensors import load
@@ -258,4 +258,4 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     write(tmp_path)
     (tmp_path / "tokenizer.json").write_text(Tokenizer.bytes().to_json())
     with pytest.raises(UserError, match="tokenizer.json has 259 tokens, the weights beside it 11"):
-        model.pretrained(source=str(tmp_path))
+        backbones.pretrained(source=str(tmp_path))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmjax.build import model
 from rmjax.data import encode
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
-from rmjax.runs import score, stored
+from rmjax.inference import backbones, stored
+from rmjax.runs import score
 from tests.golden import parity
 
 GOLDEN = parity.read()
@@ -32,7 +32,7 @@ def scored(
 
     Returns: ids; outputs, [outputs] of a classifier of texts, [tokens, outputs] of one of tokens, before any softmax.
     """
-    outputs = model.stored(str(folder)).outputs
+    outputs = backbones.stored(str(folder)).outputs
     assert outputs is not None
     output = outputs.names[0] if len(outputs.names) > 1 else ""
     scorer = stored.load(str(folder), asked=stored.Asked(output=output, **options))

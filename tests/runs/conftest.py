@@ -7,7 +7,7 @@ import pytest
 
 from configs.reward import get_config
 from rmjax.data.synthetic import rated_texts
-from rmjax.runs import reward
+from rmjax.runs import train_reward
 
 
 def config(**lines):
@@ -26,7 +26,7 @@ def write_jsonl(path, rows):
 def rated(tmp_path_factory):
     """The folder of the tiny run, and what it returned."""
     home = tmp_path_factory.mktemp("rated") / "run"
-    return home, reward.run(config=config(), workdir=str(home))
+    return home, train_reward.run(config=config(), workdir=str(home))
 
 
 @pytest.fixture(scope="session")
@@ -51,4 +51,4 @@ def paired(tmp_path_factory, pairs_file):
         data=f"file(path={str(pairs_file)!r})", loss="bradley_terry()", pair_arrays="margins", seeds=2, epochs=2.0,
         model="tiny_decoder(width=16, layers=1)", frozen="norm/scale$", batch_size=8,
     )  # fmt: skip
-    return home, reward.run(config=lines, workdir=str(home)), lines
+    return home, train_reward.run(config=lines, workdir=str(home)), lines

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from rmjax.build import rollout
-from rmjax.runs import policy
+from rmjax.rl import rollout
+from rmjax.runs import optimize_policy
 from rmjax.train import checkpoint
 
 
@@ -19,6 +19,6 @@ def stopped_and_gone_on(lines, home, monkeypatch, *, at):
 
     with monkeypatch.context() as patch:
         patch.setattr(rollout.Plan, "item", stop)
-        assert policy.run(config=lines, workdir=str(home)) == {"finished": False}
+        assert optimize_policy.run(config=lines, workdir=str(home)) == {"finished": False}
     assert checkpoint.latest(home / "checkpoints/last") == at + 1
-    return policy.run(config=lines, workdir=str(home))
+    return optimize_policy.run(config=lines, workdir=str(home))

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import rollout
 from rmjax.errors import UserError
+from rmjax.rl import rollout
 from rmjax.runs import bench_policy
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config as get_policy
-from rmjax.build import data
+from rmjax.assembly import data
 from rmjax.errors import UserError
 from rmjax.runs import cross_validate
 from tests.runs.conftest import config

@@ -9,7 +9,7 @@ import pytest
 
 from configs.policy import get_config
 from rmjax.errors import UserError
-from rmjax.runs import export, generate, policy
+from rmjax.runs import export, generate, optimize_policy
 from rmjax.train import forward, metrics
 from tests.runs.test_policy_runs import assembled, take_steps
 
@@ -30,7 +30,7 @@ def config(name, **lines):
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     home = tmp_path_factory.mktemp("t5") / "run"
-    return home, policy.run(config=config("tiny_t5_mle"), workdir=str(home))
+    return home, optimize_policy.run(config=config("tiny_t5_mle"), workdir=str(home))
 
 
 def test_likelihood_is_learned(learned):
@@ -43,7 +43,9 @@ def test_likelihood_is_learned(learned):
 
 
 def test_samples_are_learned_from(tmp_path):
-    results = policy.run(config=config("tiny_t5_rloo", samples=2), workdir=str(tmp_path / "run"))
+    results = optimize_policy.run(
+        config=config("tiny_t5_rloo", samples=2), workdir=str(tmp_path / "run")
+    )
     told = [line for line in metrics.read(tmp_path / "run") if "rollout/reward" in line]
     assert len(told) == results["steps"] > 1
     for line in told:
@@ -116,7 +118,7 @@ def test_one_step_of_other_objectives(name):
 )  # fmt: skip
 def test_mistakes_are_named_with_their_key(tmp_path, lines, message):
     with pytest.raises(UserError) as error:
-        policy.run(config=config("tiny_t5_mle", **lines), workdir=str(tmp_path / "run"))
+        optimize_policy.run(config=config("tiny_t5_mle", **lines), workdir=str(tmp_path / "run"))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

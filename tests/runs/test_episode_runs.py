@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import policy as build
-from rmjax.build import rollout
-from rmjax.runs import episodes, policy, sampled
+from rmjax.assembly import policy as assembly
+from rmjax.rl import episode_evaluation, policy_evaluation, rollout
+from rmjax.runs import optimize_policy
 from rmjax.train import checkpoint, metrics
 from tests.runs.stopping import stopped_and_gone_on
 
@@ -54,7 +54,7 @@ def registered():
 def done(tmp_path_factory):
     """The folder of a finished run, and what it returned."""
     home = tmp_path_factory.mktemp("typist") / "run"
-    return home, policy.run(config=config(), workdir=str(home))
+    return home, optimize_policy.run(config=config(), workdir=str(home))
 
 
 def test_the_return_on_held_out_seeds_rises(done):
@@ -92,7 +92,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one(done, tmp_path, monkeypatch):
     assert found["metrics"] == wanted["metrics"]
     ends = [checkpoint.restore(home / "checkpoints/last") for home in (whole, tmp_path)]
     jax.tree.map(np.testing.assert_array_equal, *ends)
-    for name in ("samples.jsonl", sampled.BY_STEP):
+    for name in ("samples.jsonl", policy_evaluation.BY_STEP):
         assert (whole / name).read_text() == (tmp_path / name).read_text()
 
 
@@ -101,13 +101,13 @@ def test_a_critic_learns_from_every_turn():
         loss="ppo() + 0.1 * clipped_value()", critic="value()", rollout_epochs=2, minibatches=2,
         baseline="no_baseline()", kl="fixed(beta=0.05)",
     )  # fmt: skip
-    plan = build.plan(chosen)
-    loaded = build.prompted(plan, plan.records())
-    found, reads = build.backbone(chosen, plan, loaded)
-    parts = build.assemble(chosen, plan, loaded, found, reads, "float32")
-    does = sampled.functions(chosen, parts, policy.no_reward)
+    plan = assembly.plan(chosen)
+    loaded = assembly.prompted(plan, plan.records())
+    found, reads = assembly.backbone(chosen, plan, loaded)
+    parts = assembly.assemble(chosen, plan, loaded, found, reads, "float32")
+    does = policy_evaluation.functions(chosen, parts, optimize_policy.no_reward)
     prepare = rollout.prepare(
-        does, plan.credit, parts.rollouts.bounds, episodes.player(chosen, parts, plan.environment), seed=0, max_kl=9.0,
+        does, plan.credit, parts.rollouts.bounds, episode_evaluation.player(chosen, parts, plan.environment), seed=0, max_kl=9.0,
     )  # fmt: skip
     made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
     assert len(made) == 4 and carry["seen"] == 32 and told["rollout/sampler_difference"] < 1e-4

@@ -7,7 +7,8 @@ import pytest
 
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
-from rmjax.runs import evaluate, reward, scoring
+from rmjax.inference import scoring
+from rmjax.runs import evaluate, train_reward
 from tests.runs.conftest import config, write_jsonl
 
 
@@ -57,7 +58,7 @@ def test_a_model_of_classes_has_its_accuracy_and_its_own_calibration(tmp_path):
     path = write_jsonl(tmp_path / "mine.jsonl", rows)
     line = f"file(path={str(path)!r}, classes='poor,fair,good')"
     lines = config(data=line, head="classes()", loss="cross_entropy()", epochs=6.0)
-    results = reward.run(config=lines, workdir=str(tmp_path / "run"))
+    results = train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     found = evaluate.run(workdir=str(tmp_path / "run"), data=line)["metrics"]
     assert results["metrics"] == found
     mine, most = found["mine/accuracy"], found["majority/mine/accuracy"]
@@ -72,7 +73,7 @@ def test_a_model_of_classes_has_its_accuracy_and_its_own_calibration(tmp_path):
 
 def test_a_tie_width_reaches_the_link(tmp_path):
     lines = config(loss="rao_kupper()", pair_arrays="tie", group_size=4, batch_size=4, epochs=0.5)
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     scorer = scoring.load(tmp_path / "run")
     texts = rated_texts(40, seed=3)
     made = scorer.scored(texts).outputs

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import policy as build
-from rmjax.build import rollout
+from rmjax.assembly import policy as assembly
 from rmjax.errors import UserError
-from rmjax.runs import policy, rewarding, sampled
+from rmjax.rl import policy_evaluation, reward_functions, rollout
+from rmjax.runs import optimize_policy
 from rmjax.train import checkpoint, metrics
 from tests.runs.stopping import stopped_and_gone_on
 
@@ -37,11 +37,11 @@ def config(name="tiny_evolution", **lines):
 def evolved(tmp_path_factory):
     """The lines of a run from a policy that has learned to spell a little, its folder, and what it returned."""
     start, home = (tmp_path_factory.mktemp("evolved") / name for name in ("start", "run"))
-    policy.run(config=config("tiny", epochs=20.0), workdir=str(start))
+    optimize_policy.run(config=config("tiny", epochs=20.0), workdir=str(start))
     lines = config(
         policy=f"trained(workdir={str(start)!r})", epochs=6.0, save_every=4, validations=2
     )
-    return lines, home, policy.run(config=lines, workdir=str(home))
+    return lines, home, optimize_policy.run(config=lines, workdir=str(home))
 
 
 def test_a_population_raises_the_reward(evolved):
@@ -79,18 +79,18 @@ def test_a_stopped_run_ends_as_the_unbroken_one(evolved, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *ends)
     kept = lambda line: {k: v for k, v in line.items() if k != "tokens_per_second"}
     assert list(map(kept, metrics.read(whole))) == list(map(kept, metrics.read(tmp_path)))
-    for name in ("samples.jsonl", sampled.BY_STEP):
+    for name in ("samples.jsonl", policy_evaluation.BY_STEP):
         assert (whole / name).read_text() == (tmp_path / name).read_text()
 
 
 def assembled(chosen):
-    plan = build.plan(chosen)
-    loaded = build.prompted(plan, plan.records())
-    found, reads = build.backbone(chosen, plan, loaded)
-    parts = build.assemble(chosen, plan, loaded, found, reads, "float32")
-    reward = rewarding.make(chosen, "reward", {}, whole=True)
-    does = sampled.functions(chosen, parts, reward)
-    return plan, parts, does, sampled.of_population(chosen, parts, does)
+    plan = assembly.plan(chosen)
+    loaded = assembly.prompted(plan, plan.records())
+    found, reads = assembly.backbone(chosen, plan, loaded)
+    parts = assembly.assemble(chosen, plan, loaded, found, reads, "float32")
+    reward = reward_functions.make(chosen, "reward", {}, whole=True)
+    does = policy_evaluation.functions(chosen, parts, reward)
+    return plan, parts, does, policy_evaluation.of_population(chosen, parts, does)
 
 
 def test_each_member_answers_for_itself_and_all_with_the_same_keys():
@@ -145,5 +145,5 @@ def test_a_generation_is_the_same_on_several_devices():
 )  # fmt: skip
 def test_mistakes_are_named_with_their_key(tmp_path: Path, lines, message):
     with pytest.raises(UserError) as error:
-        policy.run(config=config(**lines), workdir=str(tmp_path / "run"))
+        optimize_policy.run(config=config(**lines), workdir=str(tmp_path / "run"))
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from rmjax.build import model
 from rmjax.data import chat
 from rmjax.data.encode import encode
 from rmjax.data.records import RatedText
 from rmjax.data.tokenizer import Layout, Tokenizer
 from rmjax.errors import UserError
+from rmjax.inference import backbones, scoring, stored
 from rmjax.models import export, hugging_face, presets, safetensors
 from rmjax.models.heads import Scalar
 from rmjax.runs import export as run_export
-from rmjax.runs import reward, scoring, stored
+from rmjax.runs import train_reward
 from rmjax.train import forward, parallel
 from tests.runs.conftest import config
 
@@ -45,8 +45,8 @@ PAIRS = [
 def base(folder, hf):
     """A model folder of random weights, as published."""
     shape = presets.llama(hf) if hf["model_type"] == "llama" else presets.bert(hf)
-    module = model.reward_model(shape, Scalar(), "last", dtype="float32")
-    params = jax.tree.map(np.asarray, model.initialize(module, {}, jax.random.key(0)))
+    module = backbones.reward_model(shape, Scalar(), "last", dtype="float32")
+    params = jax.tree.map(np.asarray, backbones.initialize(module, {}, jax.random.key(0)))
     head = export.Head(export.Linear(np.ones((16, 1)), np.zeros(1)))
     made = export.reward_model(shape, params, head, pooling="last", pad_id=0)
     prefix = "model." if hf["model_type"] == "llama" else "backbone."
@@ -84,7 +84,7 @@ def test_an_exported_model_read_again_scores_the_same(case, tmp_path, capsys):
         epochs=1.0,
         **lines,
     )
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     done = run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / "out"))
     assert done["remote_code"] == code == (tmp_path / "out/modeling_rmjax.py").exists()
     want = scoring.load(tmp_path / "run").records(TEXTS)
@@ -102,7 +102,7 @@ def test_a_peft_folder_holds_what_is_merged_else(tmp_path):
         data="synthetic_ratings(count=60)", model=f"pretrained(source={str(source)!r})", epochs=1.0,
         loss="bradley_terry()", group_size=4, batch_size=4, adapter="lora(rank=2, targets='(query|down)$')",
     )  # fmt: skip
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     for name, peft in (("whole", False), ("peft", True)):
         run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / name), peft=peft)
     about = json.loads((tmp_path / "peft/adapter_config.json").read_text())
@@ -173,10 +173,10 @@ def reading(shape, pooling, unscored=None):
         made["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 1
         tokenizer = Tokenizer.from_json(json.dumps(made))
     typed = shape.token_types > 1
-    backbone = model.Backbone(
+    backbone = backbones.Backbone(
         shape, {}, tokenizer, pooling, layout=pairs, types=typed, unscored=unscored
     )
-    return model.reader(backbone, 80)
+    return backbones.reader(backbone, 80)
 
 
 def exported(name, target, records=TEXTS):
@@ -186,8 +186,8 @@ def exported(name, target, records=TEXTS):
     # RoBERTa's padding is its positions' first row less 1, and the byte tokenizer's is 0.
     first = 1 if shape.first_position else 0
     shape = dataclasses.replace(shape, vocab_size=259, max_positions=96, first_position=first)
-    module = model.reward_model(shape, Scalar(hidden=hidden), pooling, dtype="float32")
-    params = model.initialize(module, {}, jax.random.key(0))
+    module = backbones.reward_model(shape, Scalar(hidden=hidden), pooling, dtype="float32")
+    params = backbones.initialize(module, {}, jax.random.key(0))
     rng = np.random.default_rng(0)
     params = {
         k: np.asarray(x + 0.2 * rng.normal(size=x.shape), np.float32) for k, x in params.items()

@@ -2,18 +2,18 @@
 
 import json
 
-from rmjax.runs import folder
+from rmjax.inference import run_folder
 from tests.runs.conftest import config
 
 
 def test_another_machine_is_noticed(tmp_path):
-    folder.begin(tmp_path, config(), {"train": "a"}, {"dtype": "float32"})
-    assert folder.changes(tmp_path) == []
+    run_folder.begin(tmp_path, config(), {"train": "a"}, {"dtype": "float32"})
+    assert run_folder.changes(tmp_path) == []
     found = json.loads((tmp_path / "environment.json").read_text())
     found["versions"]["jax"], found["cores"] = "0.9.0", 96
     (tmp_path / "environment.json").write_text(json.dumps(found))
-    versions = folder.environment()
-    assert folder.changes(tmp_path) == [
+    versions = run_folder.environment()
+    assert run_folder.changes(tmp_path) == [
         f"jax 0.9.0 there, {versions['versions']['jax']} now",
         f"cores 96 there, {versions['cores']} now",
     ]

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from rmjax.build import model
 from rmjax.data.encode import Reader
 from rmjax.errors import UserError
+from rmjax.inference import backbones
 from rmjax.models import export
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import Transformer
@@ -24,9 +24,9 @@ PROMPTS = ["the film", "a story of", "x", "the film", "awful and dull"]
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     """A Hugging Face folder of a random language model."""
-    found = model.tiny_decoder()
+    found = backbones.tiny_decoder()
     module = Policy(Transformer(found.config))
-    params = model.initialize(module, {}, jax.random.key(0))
+    params = backbones.initialize(module, {}, jax.random.key(0))
     made = export.language_model(found.config, {k: np.asarray(x) for k, x in params.items()})
     target = tmp_path_factory.mktemp("exported") / "policy"
     reader = Reader(found.tokenizer, None, 128, share=False)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from configs.policy import get_config
-from rmjax.build import logged, model
-from rmjax.build import policy as build
+from rmjax.assembly import policy as assembly
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
 from rmjax.data.records import Text
 from rmjax.errors import UserError
-from rmjax.runs import answering, generate, policy
+from rmjax.inference import backbones, completer
+from rmjax.rl import off_policy
+from rmjax.runs import generate, optimize_policy
 from rmjax.train import checkpoint, forward, metrics
 from tests.runs.conftest import write_jsonl
 
@@ -36,7 +37,7 @@ def writer(tmp_path_factory):
     """The folder of a policy that has learned to write letters."""
     home = tmp_path_factory.mktemp("writer") / "run"
     lines = {"epochs": 6.0, "schedule": "linear(peak=3e-2)", "validations": 1}
-    policy.run(config=config("tiny", **lines), workdir=str(home))
+    optimize_policy.run(config=config("tiny", **lines), workdir=str(home))
     return str(home)
 
 
@@ -67,12 +68,12 @@ def test_the_writer_itself_finds_a_ratio_of_one(writer, written):
     data, lines = written
     own = {"policy": f"trained(workdir={writer!r})", "batch_size": len(lines)}
     chosen = config("tiny_logged", data=data, temperature=0.7, **own)
-    plan = build.plan(chosen)
+    plan = assembly.plan(chosen)
     loaded = plan.records()
-    known = logged.rewards(chosen, plan.terms, loaded.train)
+    known = off_policy.rewards(chosen, plan.terms, loaded.train)
     np.testing.assert_allclose(known, [line["reward"] for line in lines], rtol=1e-6)
-    found, reads = build.backbone(chosen, plan, loaded)
-    parts = build.assemble(chosen, plan, loaded, found, reads, "float32", known)
+    found, reads = assembly.backbone(chosen, plan, loaded)
+    parts = assembly.assemble(chosen, plan, loaded, found, reads, "float32", known)
     batch = parts.layout.put_batch(parts.batches[0])
     run = forward.language(parts.module.apply, temperature=0.7)
     now = run(parts.state.params, {}, batch, None)["sequence_log_probs"]
@@ -84,7 +85,7 @@ def test_the_writer_itself_finds_a_ratio_of_one(writer, written):
 
 
 def test_text_that_is_read_as_other_tokens_is_left_out():
-    tokenizer = model.tiny_decoder().tokenizer
+    tokenizer = backbones.tiny_decoder().tokenizer
     reads = language.Reads(Reader(tokenizer, None, 99, False), (2,))
     yes = [int(i) for i in tokenizer.encode(["yes"], 99)[0][1:-1]]
     high = [int(i) for i in tokenizer.encode(["é"], 99)[0][1:2]]  # half a character
@@ -96,7 +97,7 @@ def test_text_that_is_read_as_other_tokens_is_left_out():
         ([2], True, True),
     ):
         for prompt in ("Q?", (("user", "Q?"),)):
-            assert answering.read_back(np.array(own), stopped, prompt, reads) == good, own
+            assert completer.read_back(np.array(own), stopped, prompt, reads) == good, own
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_draws_from_another_distribution_are_no_logs(flags, message):
 def test_a_stopped_run_replays_its_log_to_the_same_end(tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     lines = config("tiny_logged", epochs=2.0, dropout=0.1, save_every=4, schedule="linear(peak=2e-2)")  # fmt: skip
-    wanted = policy.run(config=lines, workdir=str(whole))
+    wanted = optimize_policy.run(config=lines, workdir=str(whole))
     iterate = pipeline.iterate
 
     def stop(batches, start):
@@ -127,9 +128,9 @@ def test_a_stopped_run_replays_its_log_to_the_same_end(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "iterate", stop)
-        assert policy.run(config=lines, workdir=str(broken)) == {"finished": False}
+        assert optimize_policy.run(config=lines, workdir=str(broken)) == {"finished": False}
     assert checkpoint.latest(broken / "checkpoints/last") == 3
-    found = policy.run(config=lines, workdir=str(broken))
+    found = optimize_policy.run(config=lines, workdir=str(broken))
     assert found["metrics"] == wanted["metrics"]
     names = {f"{who}synthetic/logged_reward" for who in ("", "reference/")}
     assert names <= {*found["metrics"]}
@@ -145,8 +146,8 @@ def test_a_stopped_run_replays_its_log_to_the_same_end(tmp_path, monkeypatch):
 def test_a_reward_line_goes_before_the_rewards_of_the_data(tmp_path):
     own = Text("0", "d", "0", "fine", "Q?", reward=5.0, log_prob=-1.0)
     chosen = config("tiny_logged", reward="keywords(words=['fine'])")
-    assert logged.rewards(chosen, build.plan(chosen).terms, [own]) is None
+    assert off_policy.rewards(chosen, assembly.plan(chosen).terms, [own]) is None
     chosen = config("tiny_logged")
-    assert logged.rewards(chosen, build.plan(chosen).terms, [own]) == 5.0
+    assert off_policy.rewards(chosen, assembly.plan(chosen).terms, [own]) == 5.0
     chosen = config("tiny_logged", loss="mle()")
-    assert logged.rewards(chosen, build.plan(chosen).terms, [own]) is None
+    assert off_policy.rewards(chosen, assembly.plan(chosen).terms, [own]) is None

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from rmjax.build import data as build_data
+from rmjax.assembly import data as build_data
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
-from rmjax.runs import folder, normalization, reward, scoring
+from rmjax.inference import normalization, run_folder, scoring
+from rmjax.runs import train_reward
 from tests.runs.conftest import config, write_jsonl
 
 LINES = {
@@ -31,7 +32,7 @@ def texts(path):
 
 def test_reference_texts_score_0_with_deviation_1_for_every_seed(tmp_path, reference):
     lines = config(**LINES, seeds=2, normalize=f"standardize(reference={str(reference)!r})")
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     scorer = scoring.load(tmp_path / "run")
     scores = scorer.records(texts(reference))
     np.testing.assert_allclose(scores.mean(axis=1), [0, 0], atol=1e-4)
@@ -46,7 +47,7 @@ def test_reference_texts_score_0_with_deviation_1_for_every_seed(tmp_path, refer
 
 def test_a_shift_moves_the_level_alone_and_an_unfixed_one_is_an_error(tmp_path):
     lines = config(**LINES, normalize="shift()")
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     kept = normalization.load(tmp_path / "run")
     assert kept.scale == [1.0] and kept.reference == "validation" and kept.n == 12
     (tmp_path / "run/checkpoints/normalization.json").unlink()
@@ -64,4 +65,4 @@ def test_a_reference_that_gives_no_scale_is_refused(tmp_path):
         tmp_path, asked, loaded, lambda found: np.array([[1.0, 3.0], [0.0, 10.0]])
     )
     np.testing.assert_allclose(made.apply(np.array([[2.0], [10.0]])), [[0.0], [1.0]])
-    assert folder.read_json(tmp_path / "checkpoints/normalization.json")["n"] == 2
+    assert run_folder.read_json(tmp_path / "checkpoints/normalization.json")["n"] == 2

@@ -10,15 +10,16 @@ import pytest
 import tokenizers
 
 from configs.policy import NAMES, get_config
-from rmjax.build import logged, model, packed, rollout
-from rmjax.build import policy as build
+from rmjax.assembly import policy as assembly
 from rmjax.data import language
 from rmjax.data.encode import Reader
 from rmjax.data.language import Reads
 from rmjax.errors import UserError
-from rmjax.runs import export, policy, rewarding, sampled, scoring
+from rmjax.inference import backbones, scoring
+from rmjax.rl import off_policy, packing, policy_evaluation, reward_functions, rollout
+from rmjax.runs import export, optimize_policy
 from rmjax.train import checkpoint, loop, metrics
-from tests.build.test_critic import saved
+from tests.rl.test_critic import saved
 from tests.runs.stopping import stopped_and_gone_on
 
 SMALL = {
@@ -48,7 +49,7 @@ def done(tmp_path_factory):
     @functools.cache
     def run(name):
         home = tmp_path_factory.mktemp(name) / "run"
-        return home, policy.run(config=config(name), workdir=str(home))
+        return home, optimize_policy.run(config=config(name), workdir=str(home))
 
     return run
 
@@ -110,10 +111,10 @@ def test_likelihood_is_learned(done):
 
 def test_the_second_time_reports(done, capsys):
     home, results = done("tiny_rloo")
-    assert policy.run(config=config("tiny_rloo"), workdir=str(home)) == results
+    assert optimize_policy.run(config=config("tiny_rloo"), workdir=str(home)) == results
     assert "This run is done" in capsys.readouterr().err
     with pytest.raises(UserError, match="loss"):
-        policy.run(config=config("tiny_rloo", loss="grpo()"), workdir=str(home))
+        optimize_policy.run(config=config("tiny_rloo", loss="grpo()"), workdir=str(home))
 
 
 def test_a_policy_goes_on_as_another_runs_start(done):
@@ -134,7 +135,7 @@ CARRIED = {
 def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     lines = config("tiny_reinforce", **CARRIED)
-    wanted = policy.run(config=lines, workdir=str(whole))
+    wanted = optimize_policy.run(config=lines, workdir=str(whole))
     found = stopped_and_gone_on(lines, broken, monkeypatch, at=2)
     assert "going on from step 3" in " ".join(capsys.readouterr().err.split())
     assert found["metrics"] == wanted["metrics"] and found["best_step"] == wanted["best_step"]
@@ -145,20 +146,20 @@ def test_a_stopped_run_ends_as_the_unbroken_one(tmp_path, monkeypatch, capsys):
     assert carry["running"]["count"] == carry["seen"] > 0
     kept = lambda line: {k: v for k, v in line.items() if k != "tokens_per_second"}
     assert [kept(x) for x in metrics.read(whole)] == [kept(x) for x in metrics.read(broken)]
-    for name in ("samples.jsonl", sampled.BY_STEP):
+    for name in ("samples.jsonl", policy_evaluation.BY_STEP):
         assert (whole / name).read_text() == (broken / name).read_text()
 
 
 def assembled(chosen):
     """Parts and rewards of a config, and its plan, as `policy.run` makes them."""
-    plan = build.plan(chosen)
-    loaded = build.prompted(plan, plan.records())
-    found, reads = build.backbone(chosen, plan, loaded)
-    reward = rewarding.make(chosen, "reward", {}, whole=plan.words > 0)
-    known = logged.rewards(chosen, plan.terms, loaded.train)
+    plan = assembly.plan(chosen)
+    loaded = assembly.prompted(plan, plan.records())
+    found, reads = assembly.backbone(chosen, plan, loaded)
+    reward = reward_functions.make(chosen, "reward", {}, whole=plan.words > 0)
+    known = off_policy.rewards(chosen, plan.terms, loaded.train)
     if reward is not None and not chosen.samples:
         known = np.linspace(0, 1, len(loaded.train), dtype=np.float32)
-    parts = build.assemble(chosen, plan, loaded, found, reads, "float32", known)
+    parts = assembly.assemble(chosen, plan, loaded, found, reads, "float32", known)
     return parts, plan, reward
 
 
@@ -194,7 +195,7 @@ def take_steps(chosen):
     first = {k: np.array(x) for k, x in parts.state.params.items()}
     made = [parts.batches[0]]
     if parts.rollouts is not None:
-        does = sampled.functions(chosen, parts, reward)
+        does = policy_evaluation.functions(chosen, parts, reward)
         bounds = parts.rollouts.bounds
         write = rollout.answering(does, parts.reads, encoder_ratio=bounds.encoder_ratio)
         prepare = rollout.prepare(does, plan.credit, bounds, write, seed=0, max_kl=9.0)
@@ -202,7 +203,9 @@ def take_steps(chosen):
         own = chosen.samples - chosen.data_answer  # a prompt, by the policy itself
         assert told["rollout/sampler_difference"] < 1e-4 and carry["seen"] == 8 * own
     elif any("reference" in n or n == "kto_point" for n in plan.reads):
-        refer = policy._referring(parts, policy._tools(chosen, plan, parts, {}), plan.reads)
+        refer = optimize_policy._referring(
+            parts, optimize_policy._tools(chosen, plan, parts, {}), plan.reads
+        )
         made, _, _ = refer(parts.state.params, {}, made[0])
     begun = made[0]
     state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(begun))
@@ -222,26 +225,28 @@ def test_log_probs_of_policy_and_reference_are_at_the_temperature_that_is_sample
     prompts = parts.rollouts.item(0).prompts
     sharp = {k: 3 * x for k, x in parts.reference.items()}
     parts = parts._replace(reference=sharp)
-    does = sampled.functions(chosen, parts, reward)
+    does = policy_evaluation.functions(chosen, parts, reward)
     drawn = does.sample(sharp, prompts, 0, 2)
-    laid = packed.lay(packed.as_examples(drawn, prompts), len(prompts.ids), parts.rollouts.bounds)
-    where = packed.Places.of(laid, len(prompts.ids) * 2, drawn.tokens.shape[2])
+    laid = packing.lay(packing.as_examples(drawn, prompts), len(prompts.ids), parts.rollouts.bounds)
+    where = packing.Places.of(laid, len(prompts.ids) * 2, drawn.tokens.shape[2])
     said = drawn.log_probs.reshape(where.mask.shape) * where.mask
     for found in (does.reference(laid), does.measure(sharp, laid)):
         np.testing.assert_allclose(where.unpack(found["log_probs"]), said, atol=1e-4)
-    plain = sampled.functions(config("tiny_rloo"), parts, reward).reference(laid)["log_probs"]
+    plain = policy_evaluation.functions(config("tiny_rloo"), parts, reward).reference(laid)[
+        "log_probs"
+    ]
     assert np.max(np.abs(where.unpack(plain) - said)) > 0.1
 
 
 def test_answers_of_several_batches_keep_their_rewards():
     chosen = config("tiny_rloo")
     parts, _, reward = assembled(chosen)
-    does = sampled.functions(chosen, parts, reward)
+    does = policy_evaluation.functions(chosen, parts, reward)
     prompts, _ = rollout.prompts_of(parts.data.train[:19], parts.reads, chosen.max_prompt)
     words = lambda texts: np.array([len(t) for t in texts.completions], np.float32)
     rewards = {"reward": reward, "gold": words}
-    found = sampled.write(chosen, does, parts.state.params, prompts, rewards, parts)
-    said = packed.Texts(prompts.texts, found.texts, prompts.references, found.stopped)
+    found = policy_evaluation.write(chosen, does, parts.state.params, prompts, rewards, parts)
+    said = packing.Texts(prompts.texts, found.texts, prompts.references, found.stopped)
     assert len({*found.texts}) > 10 and len(found.lengths) == len(found.kl) == 19
     for name, one in rewards.items():
         np.testing.assert_array_equal(found.rewards[name], one(said))
@@ -295,7 +300,7 @@ def test_answers_of_several_batches_keep_their_rewards():
 )  # fmt: skip
 def test_mistakes_are_named_with_their_key(tmp_path, name, lines, message):
     with pytest.raises(UserError) as error:
-        policy.run(config=config(name, **lines), workdir=str(tmp_path / "run"))
+        optimize_policy.run(config=config(name, **lines), workdir=str(tmp_path / "run"))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()  # the mended command may have the same folder
 
@@ -311,7 +316,7 @@ def test_an_exported_policy_reads_prompts_as_its_run_does(done, tmp_path):
     export.run(workdir=str(home), output=str(tmp_path / "exported"))
     prompts, read = ["a fine", "no"], []
     for source in (home, tmp_path / "exported"):
-        reader = Reader(model.policy_of(str(source)).tokenizer, None, 99, share=True)
+        reader = Reader(backbones.policy_of(str(source)).tokenizer, None, 99, share=True)
         read.append(language.prompts(prompts, Reads(reader, (2,)), 99).ids)
     plain = tokenizers.Tokenizer.from_file(str(tmp_path / "exported/tokenizer.json"))
     for prompt, own, others in zip(prompts, *read, strict=True):

@@ -9,12 +9,13 @@ import pytest
 
 from configs import policy as policy_config
 from configs import reward as reward_config
-from rmjax.build import model, packed, relaxed
-from rmjax.build import policy as build
+from rmjax.assembly import policy as assembly
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
+from rmjax.inference import backbones, scoring
 from rmjax.models import relaxation
-from rmjax.runs import policy, relaxing, reward, scoring
+from rmjax.rl import packing, relaxed
+from rmjax.runs import optimize_policy, train_reward
 from rmjax.sampling.generate import Samples
 from rmjax.train import checkpoint, forward, metrics
 
@@ -31,7 +32,7 @@ STOP = 2
 def start(tmp_path_factory):
     """The folder of a policy's run by likelihood."""
     home = tmp_path_factory.mktemp("start") / "run"
-    policy.run(config=config("tiny", epochs=0.5), workdir=str(home))
+    optimize_policy.run(config=config("tiny", epochs=0.5), workdir=str(home))
     return home
 
 
@@ -44,7 +45,7 @@ def judged(tmp_path_factory, start):
         "model": f"trained(workdir={str(start)!r})", "parallel": "one_device()", "dtype": "float32", "epochs": 1.0,
         "normalize": "standardize()", "data": "synthetic_ratings(count=60)", "max_length": 64,
     })  # fmt: skip
-    reward.run(config=c, workdir=str(home))
+    train_reward.run(config=c, workdir=str(home))
     return home
 
 
@@ -55,11 +56,11 @@ def config(name, **lines):
 
 
 def assembled(chosen):
-    plan = build.plan(chosen)
-    loaded = build.prompted(plan, plan.records())
-    found, reads = build.backbone(chosen, plan, loaded)
-    judge = relaxing.judge(chosen, reads, loaded.train, whole=plan.words > 0)
-    return build.assemble(chosen, plan, loaded, found, reads, "float32", None, judge), judge
+    plan = assembly.plan(chosen)
+    loaded = assembly.prompted(plan, plan.records())
+    found, reads = assembly.backbone(chosen, plan, loaded)
+    judge = relaxed.judge(chosen, reads, loaded.train, whole=plan.words > 0)
+    return assembly.assemble(chosen, plan, loaded, found, reads, "float32", None, judge), judge
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,8 @@ def written(start, judged):
         own = [*tokenizer.encode([answer], 99)[0][1:-1], *([STOP] if k < 2 else [])]
         tokens[:, k, : len(own)], lengths[:, k] = own, len(own)
     samples = Samples(tokens, np.zeros(tokens.shape, np.float32), lengths, lengths != 4)
-    examples = packed.joined(packed.as_examples(samples, item.prompts), item.data)
-    batch = packed.lay(examples, 4, parts.rollouts.bounds)
+    examples = packing.joined(packing.as_examples(samples, item.prompts), item.data)
+    batch = packing.lay(examples, 4, parts.rollouts.bounds)
     batch = {k: jnp.asarray(x) for k, x in batch.items()}
     return parts, judge, item.prompts, batch
 
@@ -90,7 +91,7 @@ def test_the_reward_is_the_models_own_score_of_the_text(written, judged):
     run = forward.language(parts.module.apply, relaxed=relaxed.reward(judge, 1.0))
     both = {**parts.frozen, **parts.asked}
     got = run(parts.state.params, both, batch, jax.random.key(3))["relaxed_reward"]
-    where = packed.Places.of({k: np.asarray(x) for k, x in batch.items()}, 12, 6)
+    where = packing.Places.of({k: np.asarray(x) for k, x in batch.items()}, 12, 6)
     asked = [RatedText("", "", "", a, 0.0, prompt=p) for p in prompts.texts for a in ANSWERS]
     want = scoring.load(judged).records(asked)[0]
     assert np.ptp(want) > 1e-2
@@ -148,13 +149,13 @@ def test_the_gradient_is_that_of_soft_tokens_and_of_samples_alone(written):
 def test_a_run_learns_and_holds_a_policy_alone(tmp_path, start, judged):
     lines = {"policy": f"trained(workdir={str(start)!r})", "reward_model": str(judged)}
     home = tmp_path / "run"
-    results = policy.run(config=config("tiny_relaxed", **lines), workdir=str(home))
+    results = optimize_policy.run(config=config("tiny_relaxed", **lines), workdir=str(home))
     assert results["finished"] and "gain/reward" in results["metrics"]
     told = [line for line in metrics.read(home) if "train/relaxed" in line]
     assert all(math.isfinite(line["train/relaxed"]) for line in told)
     assert not (home / "checkpoints/frozen").exists()
     assert not any("asked" in k for k in checkpoint.restore(home / "checkpoints/best")["params"])
-    assert model.finished(str(home)).config.vocab_size == 259
+    assert backbones.finished(str(home)).config.vocab_size == 259
 
 
 @pytest.mark.parametrize(
@@ -190,5 +191,5 @@ def test_an_encoder_is_refused(rated):
 )  # fmt: skip
 def test_lines_that_do_not_go_with_it_are_refused(lines, message):
     with pytest.raises(UserError) as error:
-        build.plan(config("tiny_relaxed", **lines))
+        assembly.plan(config("tiny_relaxed", **lines))
     assert message in str(error.value)

@@ -16,7 +16,7 @@ import pytest
 from configs.reward import get_config
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
-from rmjax.runs import reward
+from rmjax.runs import train_reward
 from rmjax.train import checkpoint, metrics
 
 HOME = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_killed_and_stopped_run_ends_as_the_unbroken_one(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     lines = get_config("tiny")
     lines.update(LINES)
-    reward.run(config=lines, workdir=str(whole))
+    train_reward.run(config=lines, workdir=str(whole))
 
     saves = broken / "checkpoints/last"
     amid_a_save = lambda: any("tmp" in p.name for p in saves.glob("*"))
@@ -111,7 +111,7 @@ def test_divergence_names_step_and_texts_and_keeps_the_last_good_state(tmp_path,
     messages = []
     for _ in range(2):  # the same command again meets the same step
         with pytest.raises(UserError) as error:
-            reward.run(config=lines, workdir=str(home))
+            train_reward.run(config=lines, workdir=str(home))
         messages.append(str(error.value))
     assert messages[0] == messages[1]
     step = int(re.search(r"not finite at step (\d+)", messages[0])[1])

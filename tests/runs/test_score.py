@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from rmjax.build import model
 from rmjax.data import pipeline
 from rmjax.data.examples import singles
 from rmjax.data.records import RatedText
 from rmjax.data.synthetic import rated_texts
 from rmjax.errors import UserError
+from rmjax.inference import backbones, scoring
 from rmjax.models import heads, shardings
-from rmjax.runs import score, scoring
+from rmjax.runs import score
 from rmjax.train import forward, parallel
 
 TEXTS = [r.text for r in rated_texts(40, seed=3)] + ["", "a", "é ☂", "word " * 100]
@@ -45,12 +45,14 @@ def test_a_score_depends_on_its_text_alone(scorer, tokens, alone, seed):
     assert len(np.unique(alone.round(4))) > 35
 
 
-@pytest.mark.parametrize("backbone", [model.tiny_encoder(), model.tiny_decoder()])
+@pytest.mark.parametrize("backbone", [backbones.tiny_encoder(), backbones.tiny_decoder()])
 def test_tiles_change_no_score(backbone):
     rng = np.random.default_rng(0)
     texts = singles([rng.integers(1, 200, n).astype(np.int32) for n in (300, 280, *[200] * 16)])
-    module = model.reward_model(backbone.config, heads.Scalar(), backbone.pooling, dtype="float32")
-    params = model.initialize(module, {}, jax.random.key(0))
+    module = backbones.reward_model(
+        backbone.config, heads.Scalar(), backbone.pooling, dtype="float32"
+    )
+    params = backbones.initialize(module, {}, jax.random.key(0))
     layout = parallel.one_device(shardings.spec, 1)
     tiling = scoring.tiling(backbone.config)
     assert all("tiles" in b for b, *_ in pipeline.score_batches(texts, pad_id=0, tiling=tiling))

@@ -12,9 +12,10 @@ from rmjax.data.records import Pair
 from rmjax.data.synthetic import rated_texts
 from rmjax.data.tokenizer import Tokenizer
 from rmjax.errors import UserError
+from rmjax.inference import stored
 from rmjax.models import export, presets
 from rmjax.models.transformer import LanguageModel, Transformer
-from rmjax.runs import evaluate, reward, score, stored
+from rmjax.runs import evaluate, score, train_reward
 from rmjax.runs import export as run_export
 from rmjax.train.state import flatten, unflatten
 from tests.runs.conftest import config, write_jsonl
@@ -54,7 +55,7 @@ def test_an_export_scores_lines_as_its_run(rated, exported, tmp_path):
 
 def test_a_classifier_keeps_the_ratings_its_outputs_are_named_by(tmp_path):
     lines = config(data="synthetic_ratings(count=60)", head="classes()", loss="votes()", epochs=1.0)
-    reward.run(config=lines, workdir=str(tmp_path / "run"))
+    train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / "out"))
     want = [r.text for r in rated_texts(5, seed=3)]
     rows = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in want])
@@ -66,7 +67,7 @@ def test_a_classifier_keeps_the_ratings_its_outputs_are_named_by(tmp_path):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
     # Another head on it is refused, unless asked for.
     source = f"pretrained(source={str(tmp_path / 'out')!r}, new_head={{}})"
-    again = lambda new, name: reward.run(
+    again = lambda new, name: train_reward.run(
         config=config(data="synthetic_ratings(count=60)", model=source.format(new), epochs=0.2),
         workdir=str(tmp_path / name),
     )

@@ -8,13 +8,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import special
 
-from rmjax.build.packed import Texts
 from rmjax.errors import UserError
-from rmjax.runs import evaluate, reward, rewarding, score, scoring, stored
+from rmjax.inference import scoring, stored
+from rmjax.rl import reward_functions
+from rmjax.rl.packing import Texts
+from rmjax.runs import evaluate, score, train_reward
 from rmjax.runs import export as run_export
 from tests.golden import parity
 from tests.runs.conftest import config, write_jsonl
-from tests.runs.test_rewarding import lines
+from tests.runs.test_reward_functions import lines
 
 GOLDEN = parity.read()["cases"]
 ATTRIBUTES, REVERSED, STEPS, ENDS = (
@@ -50,7 +52,7 @@ def test_what_is_ambiguous_is_refused_with_the_choices(tmp_path):
             evaluate.run(workdir=str(tmp_path), model=str(folder), data="synthetic_pairs()")
         made = lines(reward="learned()", reward_model=str(folder))
         with pytest.raises(UserError, match="config key reward_output="):
-            rewarding.make(made, "reward", {}, whole=True)
+            reward_functions.make(made, "reward", {}, whole=True)
     with pytest.raises(UserError, match='needs "steps".*this is a process model'):
         scored(STEPS, rows_of(STEPS), tmp_path / "out")
 
@@ -153,7 +155,7 @@ def test_a_head_that_does_not_fit_its_config_is_an_error_in_every_command(case, 
         arrays["score.weight"] = np.concatenate([head, head])
     save_file(arrays, folder / "model.safetensors")
     message = {"gone": "the weights hold no head for it", "doubled": "the head has 2 outputs"}[case]
-    train = lambda model, name: reward.run(
+    train = lambda model, name: train_reward.run(
         config=config(data="synthetic_pairs(count=20)", model=model, loss="bradley_terry()", epochs=0.2),
         workdir=str(tmp_path / name),
     )  # fmt: skip
@@ -173,7 +175,7 @@ def test_retraining_at_rate_0_and_exporting_again_keeps_the_scores(tmp_path):
         data="synthetic_pairs(count=20)", model=f"pretrained(source={str(ENDS)!r})", max_length=512,
         loss="bradley_terry()", epochs=1.0, schedule="constant(peak=0.0)", weight_decay=0.0, frozen="",
     )  # fmt: skip
-    results = reward.run(config=lines, workdir=str(tmp_path / "run"))
+    results = train_reward.run(config=lines, workdir=str(tmp_path / "run"))
     assert "scored at the token before <|eot_id|>" in results["notes"]
     done = run_export.run(workdir=str(tmp_path / "run"), output=str(tmp_path / "out"))
     assert not done["remote_code"]
@@ -198,7 +200,7 @@ def test_classes_are_trained_in_the_order_of_the_data(tmp_path):
         data=data, model=f"pretrained(source={str(REVERSED)!r})", head="classes(hidden=True)", max_length=100,
         loss="cross_entropy()", epochs=0.2, schedule="constant(peak=0.0)", weight_decay=0.0,
     )  # fmt: skip
-    reward.run(config=made(line), workdir=str(tmp_path / "run"))
+    train_reward.run(config=made(line), workdir=str(tmp_path / "run"))
     records = [score.parsed(row, "", "pairs") for row in rows_of(REVERSED)]
     found = scoring.load(tmp_path / "run").scored(records).outputs["logits"][0]
     np.testing.assert_allclose(found, logits_of(REVERSED)[:, ::-1], rtol=1e-4, atol=1e-5)
@@ -207,12 +209,12 @@ def test_classes_are_trained_in_the_order_of_the_data(tmp_path):
     with pytest.raises(
         UserError, match="outputs are POSITIVE, NEUTRAL, NEGATIVE, and the data has"
     ):
-        reward.run(config=made(line), workdir=str(tmp_path / "no"))
+        train_reward.run(config=made(line), workdir=str(tmp_path / "no"))
 
 
 def test_probabilities_of_a_classifier_need_no_choice():
     made = lines(reward="class_probability(label=2)", reward_model=str(REVERSED))
-    found = rewarding.make(made, "reward", {}, whole=False)
+    found = reward_functions.make(made, "reward", {}, whole=False)
     rows = rows_of(REVERSED)
     texts = Texts(
         [r["prompt"] for r in rows], [r["completion"] for r in rows], [""] * 4, np.ones(4, bool)
@@ -220,7 +222,7 @@ def test_probabilities_of_a_classifier_need_no_choice():
     want = special.softmax(logits_of(REVERSED), axis=-1)[:, 2]
     np.testing.assert_allclose(found(texts), want, rtol=1e-4)
     chosen = lines(reward="learned()", reward_model=str(REVERSED), reward_output="POSITIVE")
-    found = rewarding.make(chosen, "reward", {}, whole=False)
+    found = reward_functions.make(chosen, "reward", {}, whole=False)
     want = special.softmax(logits_of(REVERSED), axis=-1)[:, 0]
     np.testing.assert_allclose(found(texts), want, rtol=1e-4)
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from rmjax.build import data
+from rmjax.assembly import data
 from rmjax.data.records import fingerprint
 from rmjax.errors import UserError
 from rmjax.runs import reproduce

@@ -11,7 +11,7 @@ from tests import optimized
 CODE = """
 import dataclasses, json
 import jax, jax.numpy as jnp, numpy as np
-from rmjax.build import packed
+from rmjax.rl import packing
 from rmjax.models import presets
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Transformer
@@ -29,7 +29,7 @@ move = lambda x: jnp.asarray(x + 0.1 * rng.normal(size=x.shape), jnp.float32)
 variables = jax.tree.map(move, variables)
 
 ids = [rng.integers(1, 40, n).astype(np.int32) for n in (6, 4, 2, 1)]
-prompts = packed.Prompts(ids, np.arange(B), [""] * B, [""] * B)
+prompts = packing.Prompts(ids, np.arange(B), [""] * B, [""] * B)
 rows = generate.padded(ids, P, 0)
 keys = generate.sample_keys(jax.random.key(0), jnp.arange(B), K)
 settings = Settings(C, TEMPERATURE, stop_tokens=(2,))
@@ -37,8 +37,8 @@ half = LanguageModel(transformers["bfloat16"])
 made = generate.generate(half, variables, rows["tokens"], rows["lengths"], keys, settings)
 made = jax.tree.map(np.asarray, made)
 
-batch = packed.lay(packed.as_examples(made, prompts), B, packed.Bounds(B, 32, 16, K, 0, 1, 1, 1, 0))
-where = packed.Places.of(batch, B * K, C)
+batch = packing.lay(packing.as_examples(made, prompts), B, packing.Bounds(B, 32, 16, K, 0, 1, 1, 1, 0))
+where = packing.Places.of(batch, B * K, C)
 sampled, told = made.log_probs.reshape(B * K, C)[where.mask], {}
 for dtype, policy in policies.items():
     run = jax.jit(forward.language(policy.apply, temperature=TEMPERATURE), static_argnums=3)

@@ -7,13 +7,13 @@ from tests import optimized
 CODE = """
 import jax
 from configs.reward import get_config
-from rmjax.build import reward as build
-from rmjax.build import training
+from rmjax.assembly import reward as assembly
+from rmjax.assembly import training
 c = get_config("tiny")
 c.update({"model": "tiny_encoder(width=32, layers=1)", "data": "synthetic_ratings(count=60)", "batch_size": 8})
-plan = build.plan(c)
+plan = assembly.plan(c)
 for dtype in training.DTYPES:
-    parts = build.assemble(c, plan, plan.records(), dtype)
+    parts = assembly.assemble(c, plan, plan.records(), dtype)
     state, means = parts.step(parts.state, parts.frozen, parts.layout.put_batch(parts.batches[0][0]))
     print(float(means["loss"].value), float(means["grad_norm"].value))
 """

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rmjax.build import packed
 from rmjax.data import language, pipeline
 from rmjax.data.encode import Reader
 from rmjax.data.language import Reads
@@ -20,6 +19,7 @@ from rmjax.models import presets
 from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Source, Transformer
+from rmjax.rl import packing
 from rmjax.sampling.filters import Settings
 from rmjax.sampling.generate import Samples, generate, padded, sample_keys
 from rmjax.train import forward, state
@@ -32,7 +32,7 @@ READS = Reads(Reader(TOKENIZER, None, 10**6, True), (2,), encoder=True)
 TEMPERATURE = 0.7
 B, K, C = 6, 3, 5
 RATIO = 2.0
-TIGHT = packed.Bounds(B, 24, 12, K, 8, 8, 1, 1, 0, RATIO)
+TIGHT = packing.Bounds(B, 24, 12, K, 8, 8, 1, 1, 0, RATIO)
 LOOSE = TIGHT._replace(row_length=64, places=24)
 RNG = np.random.default_rng(0)
 
@@ -66,10 +66,10 @@ def samples_and_data():
     lengths = RNG.integers(1, C + 1, (B, K)).astype(np.int32)
     tokens = RNG.integers(3, 259, (B, K, C)).astype(np.int32)
     made = Samples(tokens, np.zeros((B, K, C), np.float32), lengths, lengths < C)
-    prompts = packed.Prompts(ids, np.arange(B), [""] * B, [""] * B)
+    prompts = packing.Prompts(ids, np.arange(B), [""] * B, [""] * B)
     data = language.encode(records(pairs=False), READS, 40).examples
-    data = packed.chosen(data, np.arange(12))
-    return packed.joined(packed.as_examples(made, prompts, RATIO), data)
+    data = packing.chosen(data, np.arange(12))
+    return packing.joined(packing.as_examples(made, prompts, RATIO), data)
 
 
 TEXTS = language.encode(records(pairs=False), READS, 40).examples
@@ -122,8 +122,8 @@ RUN = jax.jit(lambda trained, batch: FORWARD(trained, {}, batch, None))
 CASES = {
     "texts": (TEXTS, lambda: batch_of(TEXTS)),
     "pairs": (PAIRS, lambda: batch_of(PAIRS)),
-    "samples": (ROLLOUT, lambda: packed.lay(ROLLOUT, B, TIGHT)),
-    "samples in long rows": (ROLLOUT, lambda: packed.lay(ROLLOUT, B, LOOSE)),
+    "samples": (ROLLOUT, lambda: packing.lay(ROLLOUT, B, TIGHT)),
+    "samples in long rows": (ROLLOUT, lambda: packing.lay(ROLLOUT, B, LOOSE)),
 }
 
 
@@ -198,9 +198,9 @@ def test_what_was_sampled_is_what_training_computes():
     )
     made = jax.tree.map(np.asarray, made)
     assert len({*made.lengths.ravel()}) > 1
-    prompts = packed.Prompts(ids, np.arange(B), said_to, said_to)
-    batch = packed.lay(packed.as_examples(made, prompts, RATIO), B, TIGHT._replace(data_rows=0))
-    where = packed.Places.of(batch, B * K, C)
+    prompts = packing.Prompts(ids, np.arange(B), said_to, said_to)
+    batch = packing.lay(packing.as_examples(made, prompts, RATIO), B, TIGHT._replace(data_rows=0))
+    where = packing.Places.of(batch, B * K, C)
     found = RUN(params(), batch)
     got = where.unpack(np.asarray(found["log_probs"])).reshape(B, K, C)
     np.testing.assert_allclose(got, made.log_probs, atol=1e-4)

@@ -13,14 +13,14 @@ import optax
 import pytest
 
 from rmjax import lookup
-from rmjax.build import objective as lines
-from rmjax.build import packed
+from rmjax.assembly import objective as lines
 from rmjax.data.examples import Examples
 from rmjax.losses import LOSSES
 from rmjax.models import presets, shardings
 from rmjax.models.critics import Value
 from rmjax.models.policy import Policy
 from rmjax.models.transformer import LanguageModel, Transformer
+from rmjax.rl import packing
 from rmjax.sampling.generate import Samples
 from rmjax.train import forward, objective, parallel, state, step
 
@@ -33,7 +33,7 @@ LOSS = (
     " + 0.5 * minimum_risk() + 0.2 * off_policy() + 0.1 * linear_weighted() + 0.2 * reward_weighted()"
 )
 PROMPTS, SAMPLES, NEW = 12, 3, 5
-TIGHT = packed.Bounds(PROMPTS, 24, 12, SAMPLES, 16, 16, 1, 1, 0)
+TIGHT = packing.Bounds(PROMPTS, 24, 12, SAMPLES, 16, 16, 1, 1, 0)
 LOOSE = TIGHT._replace(row_length=56, places=24)
 
 
@@ -53,7 +53,7 @@ RNG = np.random.default_rng(0)
 def drawn():
     """Samples behind their prompts, and 20 texts of a data set that weigh differently."""
     ids = [RNG.integers(1, 40, RNG.integers(1, 8)).astype(np.int32) for _ in range(PROMPTS)]
-    prompts = packed.Prompts(ids, np.arange(PROMPTS), [""] * PROMPTS, [""] * PROMPTS)
+    prompts = packing.Prompts(ids, np.arange(PROMPTS), [""] * PROMPTS, [""] * PROMPTS)
     size = (PROMPTS, SAMPLES, NEW)
     lengths = RNG.integers(1, NEW + 1, size[:2]).astype(np.int32)
     samples = Samples(
@@ -73,7 +73,7 @@ def drawn():
         tokens=tokens, ids=[""] * 20, weight=np.ones(20, np.float32), kin=np.zeros(20),
         per_text={"record": np.arange(20, dtype=np.int32)}, starts=starts, per_token=weight,
     )  # fmt: skip
-    return packed.joined(packed.as_examples(samples, prompts), data)
+    return packing.joined(packing.as_examples(samples, prompts), data)
 
 
 EXAMPLES = drawn()
@@ -95,8 +95,8 @@ for NAME in ("old_log_probs", "reference_log_probs"):
 
 @functools.cache
 def batch(bounds):
-    laid = packed.lay(EXAMPLES, PROMPTS, bounds)
-    where = packed.Places.of(laid, COUNT, NEW)
+    laid = packing.lay(EXAMPLES, PROMPTS, bounds)
+    where = packing.Places.of(laid, COUNT, NEW)
     return laid | where.packed({**PER_TEXT, **PER_TOKEN})
 
 

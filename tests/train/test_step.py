@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from rmjax import lookup
-from rmjax.build.objective import PAIR_METRICS
+from rmjax.assembly.objective import PAIR_METRICS
 from rmjax.data import pipeline
 from rmjax.data.examples import Examples
 from rmjax.errors import UserError

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmjax.build import data
+from rmjax.assembly import data
 from rmjax.data.records import RatedText, fingerprint
 from rmjax.errors import UserError
 from rmjax.evaluation import agreement, classification, ranking, statistics
+from rmjax.inference import run_folder
 from rmjax.rewards import rules
-from rmjax.runs import folder
 from rmjax.runs.tables.render import Table
 
 Record = dict[str, Any]
@@ -146,7 +146,7 @@ def committee_rows(homes: Sequence[Path], test: Sequence[RatedText]) -> list[Rec
     held_out, total = fingerprint(test), np.zeros(len(test))
     for home in homes:
         _checked(home, held_out)
-        lines = folder.read_lines(home / "predictions.jsonl")
+        lines = run_folder.read_lines(home / "predictions.jsonl")
         found = {(line["domain"], line["id"]): line["predicted"] for line in lines}
         total += [found[r.domain, r.id] for r in test]
     rows = []
@@ -162,17 +162,17 @@ def committee_rows(homes: Sequence[Path], test: Sequence[RatedText]) -> list[Rec
 
 def _checked(home: Path, held_out: str) -> tuple[Record, Record]:
     """results.json and config.json of a run that the table can use; else as `model_rows` says."""
-    results = folder.finished(home)
+    results = run_folder.finished(home)
     if results is None:
         raise UserError(
             f"{home} holds no results.json: no finished run; finish it by the command it was begun with"
         )
-    config = folder.read_json(home / "config.json")
+    config = run_folder.read_json(home / "config.json")
     if results.get("experiment") != "reward" or not config["data"].startswith("human_ratings("):
         raise UserError(
             f"{home} is no reward run on human ratings, as this table needs; leave it out of --runs"
         )
-    if folder.read_json(home / "environment.json")["data"]["test"] != held_out:
+    if run_folder.read_json(home / "environment.json")["data"]["test"] != held_out:
         raise UserError(
             f"{home} was judged on other held-out texts than today's; train it anew in a new folder"
         )

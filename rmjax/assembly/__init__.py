@@ -1,0 +1,1 @@
+"""From a config's lines to data, model, objective and step: the room that knows every part."""

@@ -1,1 +1,0 @@
-"""A config's lines to objects: the one room that knows every part."""

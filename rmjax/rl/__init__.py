@@ -1,0 +1,1 @@
+"""A rollout from prompt to packed batch: samples, rewards, advantages, and how a policy is evaluated."""
