@@ -106,9 +106,8 @@ def test_a_critic_learns_from_every_turn():
     found, reads = assembly.backbone(chosen, plan, loaded)
     parts = assembly.assemble(chosen, plan, loaded, found, reads, "float32")
     does = policy_evaluation.functions(chosen, parts, optimize_policy.no_reward)
-    prepare = rollout.prepare(
-        does, plan.credit, parts.rollouts.bounds, episode_evaluation.player(chosen, parts, plan.environment), seed=0, max_kl=9.0,
-    )  # fmt: skip
+    play = episode_evaluation.player(chosen, parts, plan.environment)
+    prepare = rollout.prepare(does, plan.credit, parts.rollouts.bounds, play, seed=0, max_kl=9.0)
     made, carry, told = prepare(parts.state.params, plan.credit.start, parts.rollouts.item(0))
     assert len(made) == 4 and carry["seen"] == 32 and told["rollout/sampler_difference"] < 1e-4
     counted = sum(int((part["token_weight"] > 0).sum()) for part in made[:2])
