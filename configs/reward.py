@@ -5,6 +5,7 @@
 ratings: MiniLM on the training texts of all four human-rated domains (`make quickstart`).
 movie:   MiniLM on the movie snippets alone.
 ratings_gpt: the transformer of a trained policy (runs/gpt of configs/policy.py), so of its vocabulary.
+ratings_mpnet: MPNet (395 MB) on the human ratings, by a distribution over ratings.
 ratings_smollm2: SmolLM2 on the human ratings, by a distribution over ratings; the best judge here, 2 cores for 20 to 40
          minutes: held-out movie r .882 [.863, .899], n = 1,023.
 hh_minilm, hh, hh_lora: MiniLM, SmolLM2, and an adapter on SmolLM2, on your copy of the HH preference transcripts:
@@ -48,6 +49,16 @@ NAMES = {
         "head": "classes()",
         "loss": "votes()",
         "schedule": "linear(peak=5e-5)",
+        "epochs": 2.0,
+    },
+    "ratings_mpnet": {
+        **MINILM,
+        "model": "pretrained(source='mpnet')",
+        "data": "human_ratings()",
+        "max_length": 128,
+        "head": "classes()",
+        "loss": "votes()",
+        "schedule": "linear(peak=4e-5)",
         "epochs": 2.0,
     },
     "hh_minilm": {**HH, **MINILM, "epochs": 2.0},

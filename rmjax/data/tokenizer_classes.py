@@ -2,7 +2,7 @@
 
 A class of transformers 5 takes the vocabulary and the special tokens around a text from tokenizer.json, and makes how
 text is normalized and split itself. A folder that such a class has written says the same in its tokenizer.json.
-Source: transformers 5.23, models/{bert,gpt2,roberta,llama}/tokenization_*.py.
+Source: transformers 5.23, models/{bert,gpt2,roberta,mpnet,llama}/tokenization_*.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,9 @@ class Class(NamedTuple):
 def find(name: str | None, model_type: str) -> Class:
     """The class that transformers takes for a tokenizer_class of this name; None: no file names one."""
     if name is None:
-        return {"bert": BERT, "roberta": ROBERTA, "gpt2": GPT2}.get(model_type, AS_FILED)
+        return {"bert": BERT, "roberta": ROBERTA, "mpnet": MPNET, "gpt2": GPT2}.get(
+            model_type, AS_FILED
+        )
     found = _NAMED.get(name.removesuffix("Fast"), AS_FILED)
     # Mistral's are read as they are, whatever class they name.
     return AS_FILED if found is LLAMA and model_type == "mistral" else found
@@ -77,11 +79,13 @@ _END = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
 AS_FILED = Class(lambda known, config: {})
 BERT = Class(_bert, types=True)
 ROBERTA = Class(_byte_level, names={"bos_token": "<s>", "eos_token": "</s>"})
+MPNET = Class(_bert, names={"bos_token": "<s>", "eos_token": "</s>"})
 GPT2 = Class(_byte_level, names=_END)
 LLAMA = Class(_llama, names={"bos_token": "<s>", "eos_token": "</s>"})
 _NAMED = {
     **dict.fromkeys(("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"), BERT),
     "RobertaTokenizer": ROBERTA,
+    "MPNetTokenizer": MPNET,
     "GPT2Tokenizer": GPT2,
     "LlamaTokenizer": LLAMA,
     "GemmaTokenizer": AS_FILED._replace(names={"bos_token": "<bos>", "eos_token": "<eos>"}),

@@ -69,10 +69,10 @@ class Backbone(NamedTuple):
 
 
 def pretrained(*, source: str = "minilm", pooling: str = "", new_head: bool = False) -> Backbone:
-    """Pretrained weights of BERT, RoBERTa, GPT-2, LLaMA, Mistral, Qwen2, Qwen3, Gemma 3 (of text) or T5.
+    """Pretrained weights of BERT, RoBERTa, MPNet, GPT-2, LLaMA, Mistral, Qwen2, Qwen3, Gemma 3 (of text) or T5.
 
-    source: "minilm" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or hf://ORG/NAME@REVISION, or a
-      .gguf file of LLaMA, Mistral, Qwen2, Qwen3, GPT-2 or Gemma 3.
+    source: "minilm", "mpnet" or "smollm2" (fetched once), a Hugging Face folder, hf://ORG/NAME or
+      hf://ORG/NAME@REVISION, or a .gguf file of LLaMA, Mistral, Qwen2, Qwen3, GPT-2 or Gemma 3.
     pooling: mean, first or last; default: what a stored classifier reads, else the mean of encoders, last of others.
     new_head: leave a stored classifier's head out, to train one of another kind.
     """
@@ -143,8 +143,8 @@ def _path(source: str, key: str) -> Path:
 
     Raises: UserError if there is none.
     """
-    if source == "minilm":
-        return assets.folder("minilm")
+    if source in ("minilm", "mpnet"):
+        return assets.folder(source)
     if source == "smollm2":
         return next(assets.folder("smollm2").glob("*.gguf"))
     if source.startswith("hf://"):
@@ -160,7 +160,7 @@ def _path(source: str, key: str) -> Path:
     path = Path(source)
     if not (path.is_dir() or (path.suffix == ".gguf" and path.is_file())):
         raise UserError(f"config key '{key}': there is no {source!r}; name a folder with config.json, "
-                        "model.safetensors and tokenizer.json, a .gguf file, 'minilm', 'smollm2' or "
+                        "model.safetensors and tokenizer.json, a .gguf file, 'minilm', 'mpnet', 'smollm2' or "
                         "hf://ORG/NAME")  # fmt: skip
     return path
 
@@ -322,7 +322,11 @@ def policy_of(source: str) -> Backbone:
 
     Raises: UserError where there is none that decodes.
     """
-    if not (source.startswith("hf://") or source in ("minilm", "smollm2") or Path(source).exists()):
+    if not (
+        source.startswith("hf://")
+        or source in ("minilm", "mpnet", "smollm2")
+        or Path(source).exists()
+    ):
         raise UserError(
             f"--policy: there is no {source!r}; name the folder of a finished run of experiments.optimize_policy, a "
             "Hugging Face folder, a .gguf file, 'smollm2' or hf://ORG/NAME"

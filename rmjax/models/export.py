@@ -20,6 +20,7 @@ CODE = Path(__file__).with_name("modeling_rmjax.py.txt")
 _CLASSES = {
     "bert": "Bert",
     "roberta": "Roberta",
+    "mpnet": "MPNet",
     "gpt2": "GPT2",
     "llama": "Llama",
     "mistral": "Mistral",
@@ -214,8 +215,8 @@ def _outer(head: Head, family: Family, *, biased: bool) -> dict[str, np.ndarray]
 def _with_types(
     config: Config, params: Mapping[str, np.ndarray]
 ) -> tuple[Config, Mapping[str, np.ndarray]]:
-    """An encoder without token types as one with a single type of zeros, which every BERT has."""
-    if config.kind != "encoder" or config.token_types:
+    """An encoder without token types as one with a single type of zeros, which every BERT has and no MPNet."""
+    if config.kind != "encoder" or config.token_types or config.relative_buckets:
         return config, params
     zeros = {"transformer/types": np.zeros((1, config.width), np.float32)}
     return dataclasses.replace(config, token_types=1), {**params, **zeros}

@@ -48,6 +48,12 @@ def _roberta(c: Config) -> dict[str, Any]:
     return _bert(c) | {"pad_token_id": c.first_position - 1}
 
 
+def _mpnet(c: Config) -> dict[str, Any]:
+    own = _bert(c) | {"relative_attention_num_buckets": c.relative_buckets, "pad_token_id": 1}
+    del own["type_vocab_size"]
+    return own
+
+
 def _gpt2(c: Config) -> dict[str, Any]:
     return {
         "vocab_size": c.vocab_size,
@@ -125,6 +131,7 @@ def _rope(base: float, scaling: Any) -> dict[str, Any]:
 _WRITERS: Mapping[str, Callable[[Config], dict[str, Any]]] = {
     "bert": _bert,
     "roberta": _roberta,
+    "mpnet": _mpnet,
     "gpt2": _gpt2,
     "llama": _llama,
     "mistral": _llama,

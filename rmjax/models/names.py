@@ -84,6 +84,25 @@ BERT = (
     *_norm("encoder.layer.{}.output.LayerNorm", "blocks/mlp_norm"),
 )
 
+_MPNET_ATTENTION = zip("qkvo", ("query", "key", "value", "output"), strict=True)
+MPNET = (
+    Name("embeddings.word_embeddings.weight", "tokens"),
+    Name("embeddings.position_embeddings.weight", "positions"),
+    *_norm("embeddings.LayerNorm", "embedding_norm"),
+    *(
+        name
+        for stored, ours in _MPNET_ATTENTION
+        for name in _dense(
+            f"encoder.layer.{{}}.attention.attn.{stored}", f"blocks/attention/{ours}"
+        )
+    ),
+    *_norm("encoder.layer.{}.attention.LayerNorm", "blocks/attention_norm"),
+    *_dense("encoder.layer.{}.intermediate.dense", "blocks/up"),
+    *_dense("encoder.layer.{}.output.dense", "blocks/down"),
+    *_norm("encoder.layer.{}.output.LayerNorm", "blocks/mlp_norm"),
+    Name("encoder.relative_attention_bias.weight", "relative"),
+)
+
 # Stored, and no part of the hidden states: the heads of pretraining, a table of 0, 1, 2, ...
 _PARTS = ("weight", "bias")
 BERT_UNUSED = (

@@ -48,6 +48,28 @@ def bert(hf: Mapping[str, Any]) -> Config:
     )
 
 
+def mpnet(hf: Mapping[str, Any]) -> Config:
+    """The Config of a Hugging Face `config.json` of MPNet: learned positions, and T5's bias by distance.
+
+    Raises: as `bert`.
+    """
+    _refuse(hf, relative_attention_num_buckets=32)  # transformers has 32 whatever the config says
+    layers, heads, width = hf["num_hidden_layers"], hf["num_attention_heads"], hf["hidden_size"]
+    return _bert_like(
+        vocab_size=hf["vocab_size"],
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_width=hf["intermediate_size"],
+        max_positions=hf["max_position_embeddings"],
+        first_position=2,  # behind that of padding, which transformers counts as token 1 whatever the config says
+        activation=_activation(hf["hidden_act"]),
+        norm_eps=hf["layer_norm_eps"],
+        relative_buckets=32,
+        relative_distance=128,
+    )
+
+
 def gpt2(hf: Mapping[str, Any]) -> Config:
     """The Config of a Hugging Face `config.json` of GPT-2.
 

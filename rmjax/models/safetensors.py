@@ -39,6 +39,13 @@ FAMILIES: Mapping[str, Family] = {
         "roberta.",
         names.ROBERTA_HEAD,
     ),
+    "mpnet": Family(
+        presets.mpnet,
+        lambda config: names.MPNET,
+        names.ROBERTA_UNUSED,
+        "mpnet.",
+        names.ROBERTA_HEAD,
+    ),
     "gpt2": Family(presets.gpt2, lambda config: names.GPT2, names.GPT2_UNUSED, "transformer."),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
     "gemma3_text": Family(presets.gemma3, names.gemma3, names.LLAMA_UNUSED, "model.", pad_id=0),
@@ -130,7 +137,7 @@ def _of_tokens(model_type: str) -> names.Head:
     if model_type == "t5":
         raise ValueError("token classification by a T5 is not supported")
     return names.Head(
-        "classifier" if model_type in ("bert", "roberta", "gpt2") else "score", "", "last"
+        "classifier" if model_type in ("bert", "roberta", "mpnet", "gpt2") else "score", "", "last"
     )
 
 

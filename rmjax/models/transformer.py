@@ -74,7 +74,9 @@ class Config:
         int
     ]  # one a layer: how many latest tokens a query sees, itself included; 0: all
     local_rope_base: float  # rope base of layers with a window; 0: rope_base
-    relative_buckets: int  # 0 but for relative positions
+    relative_buckets: (
+        int  # of a bias by distance that all layers of a stack share, as T5's; 0: none
+    )
     relative_distance: int
 
     def __post_init__(self):
@@ -216,7 +218,7 @@ class Stack(nn.Module):
         if any(c.windows):
             own["window"] = jnp.array(c.windows)
         seen = _sight(at, keys, tiles, causal=self.causal)
-        if c.positions == "relative":
+        if c.relative_buckets:
             shape = (c.relative_buckets, c.heads)
             table = self.param("relative", nn.initializers.normal(0.02), shape)
             bias = places.relative_bias(table, seen.back, c.relative_distance, causal=self.causal)

@@ -52,7 +52,7 @@ def main(folder, scores):
     else:
         model = load(folder, trust_remote_code=True).eval()
     inner = getattr(model.config, "backbone", None) or {"model_type": model.config.model_type}
-    pairs = inner["model_type"] in ("bert", "roberta")
+    pairs = inner["model_type"] in ("bert", "roberta", "mpnet")
     for side in ("right", "left"):
         tokenizer.padding_side = side
         with torch.no_grad():

@@ -46,6 +46,7 @@ GEMMA = {
 FAMILIES = {
     "bert": transformers.BertConfig(**BERT),
     "roberta": transformers.RobertaConfig(**BERT, type_vocab_size=1, pad_token_id=1),
+    "mpnet": transformers.MPNetConfig(**BERT, pad_token_id=1),
     "gpt2": transformers.GPT2Config(
         vocab_size=48, n_embd=32, n_layer=2, n_head=4, n_positions=32, n_inner=40
     ),
@@ -61,7 +62,7 @@ FAMILIES = {
         **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False
     ),
 }
-CLASSIFIERS = {"bert": 1, "roberta": 3, "llama": 1, "t5": 2}  # number of outputs
+CLASSIFIERS = {"bert": 1, "roberta": 3, "mpnet": 1, "llama": 1, "t5": 2}  # number of outputs
 
 
 def randomized(model: torch.nn.Module) -> torch.nn.Module:
@@ -82,7 +83,7 @@ def save(model: torch.nn.Module, folder: Path, tokens: np.ndarray, **found: torc
 def write(name: str, config: transformers.PretrainedConfig) -> None:
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    encoder = name in ("bert", "roberta")
+    encoder = name in ("bert", "roberta", "mpnet")
     auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
     auto = transformers.AutoModelForSeq2SeqLM if name[:2] == "t5" else auto
     model = auto.from_config(config)

@@ -110,7 +110,9 @@ def expected(case: Case, reference: Reference, side: str) -> str:
         return "refused: Cannot handle batch sizes > 1 if no padding token is defined."
     if side == "right":  # the last token that is not the model's pad may be the tokenizer's
         return "others" if finds and pad != ours else "same"
-    if case.family == "roberta" and reference.per_token:  # its positions are counted from the ids
+    if (
+        case.family in ("roberta", "mpnet") and reference.per_token
+    ):  # its positions are counted from the ids
         return "same"
     return "same" if case.family in parity_models.ROTATED else "others"
 
@@ -173,7 +175,7 @@ def _all_count(reference: Reference, encoded: list[dict[str, list[int]]]) -> Non
     before = [reference.score([one])[0] for one in some]
     for name, array in reference.model.state_dict().items():
         kept = array.clone()
-        if name.endswith(".key.bias") or not array.is_floating_point():
+        if name.endswith((".key.bias", ".k.bias")) or not array.is_floating_point():
             continue
         array.zero_()
         after = [reference.score([one])[0] for one in some]

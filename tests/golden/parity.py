@@ -192,6 +192,11 @@ MODELS: Mapping[str, Case] = {
     "roberta_several": Case("roberta", "several", "roberta"),
     "roberta_tokens": Case("roberta", "tokens", "roberta"),
     "roberta_pads_in_text": Case("roberta", "scalar_regression", "roberta", extra=_PADS),
+    # MPNet: BERT's words between RoBERTa's separators; positions as RoBERTa's, and a bias by distance.
+    "mpnet_scalar": Case("mpnet", "scalar", "mpnet"),
+    "mpnet_two": Case("mpnet", "two", "mpnet_fast"),
+    "mpnet_attributes": Case("mpnet", "attributes", "mpnet"),
+    "mpnet_tokens": Case("mpnet", "tokens", "mpnet"),
     # GPT-2: nothing around a text, and no pad.
     "gpt2_scalar": Case("gpt2", "scalar", "gpt2", pad="null"),
     "gpt2_pad_absent": Case("gpt2", "scalar", "gpt2_spaced", pad="absent"),

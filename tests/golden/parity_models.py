@@ -55,6 +55,11 @@ CONFIGS: Mapping[str, Json] = {
     | {"max_position_embeddings": LEARNED, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
     "roberta": _ENCODER
     | {"max_position_embeddings": LEARNED + 2, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "mpnet": _ENCODER
+    | {
+        "max_position_embeddings": LEARNED + 2, "layer_norm_eps": 1e-5,
+        "relative_attention_num_buckets": 32,
+    },
     "gpt2": {
         "vocab_size": VOCABULARY, "n_embd": D, "n_layer": LAYERS, "n_head": 4, "n_inner": None,
         "n_positions": LEARNED, "n_ctx": LEARNED, "activation_function": "gelu_new",
@@ -86,10 +91,10 @@ CONFIGS: Mapping[str, Json] = {
     "t5_gated": _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }  # fmt: skip
 _CLASSES = {
-    "bert": "Bert", "roberta": "Roberta", "gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral",
+    "bert": "Bert", "roberta": "Roberta", "mpnet": "MPNet", "gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral",
     "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma3_text": "Gemma3Text", "t5": "T5", "t5_gated": "T5",
 }  # fmt: skip
-ENCODERS = ("bert", "roberta")
+ENCODERS = ("bert", "roberta", "mpnet")
 ROTATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 
 
@@ -166,18 +171,26 @@ def _encoder(family: str, outputs: int, per_token: bool) -> Iterator[Array]:
     for table, rows in (
         ("word", VOCABULARY),
         ("position", sizes["max_position_embeddings"]),
-        ("token_type", sizes["type_vocab_size"]),
+        ("token_type", sizes.get("type_vocab_size")),
     ):
+        if rows is None:
+            continue
         yield Array(f"{own}embeddings.{table}_embeddings.weight", (rows, D), 0.7)
     yield from _norm(f"{own}embeddings.LayerNorm", D)
     for i in range(LAYERS):
         layer = f"{own}encoder.layer.{i}"
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
+        parts, norm = ("self.query", "self.key", "self.value", "output.dense"), "output.LayerNorm"
+        if family == "mpnet":
+            parts, norm = ("attn.q", "attn.k", "attn.v", "attn.o"), "LayerNorm"
+        for part in parts:
             yield from _dense(f"{layer}.attention.{part}", D, D, gain=2.0)
-        yield from _norm(f"{layer}.attention.output.LayerNorm", D)
+        yield from _norm(f"{layer}.attention.{norm}", D)
         yield from _dense(f"{layer}.intermediate.dense", D, F)
         yield from _dense(f"{layer}.output.dense", F, D)
         yield from _norm(f"{layer}.output.LayerNorm", D)
+    if family == "mpnet":
+        heads, buckets = sizes["num_attention_heads"], sizes["relative_attention_num_buckets"]
+        yield Array(f"{own}encoder.relative_attention_bias.weight", (buckets, heads), 1.5)
     if per_token:
         yield from _dense("classifier", D, outputs)
     elif family == "bert":

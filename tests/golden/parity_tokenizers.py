@@ -104,6 +104,22 @@ def _wordpiece(lower: bool, **config: Any) -> tuple[Json, Json]:
     return made, {f"{n}_token": t for n, t in zip(names, special, strict=True)} | config
 
 
+def _mpnet(**config: Any) -> tuple[Json, Json]:
+    """BERT's vocabulary and words, RoBERTa's special tokens."""
+    made, _ = _wordpiece(True)
+    special = ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")
+    vocabulary = _numbered(special, _trained("wordpiece")["vocabulary"])
+    made["model"]["vocab"], made["added_tokens"] = vocabulary, _added(vocabulary, special)
+    made["added_tokens"][-1]["lstrip"] = True  # it takes the space before it
+    made["post_processor"] = {
+        "type": "RobertaProcessing", "sep": ["</s>", vocabulary["</s>"]],
+        "cls": ["<s>", vocabulary["<s>"]], "trim_offsets": True, "add_prefix_space": False,
+    }  # fmt: skip
+    names = {"bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "[UNK]"}
+    names |= {"pad": "<pad>", "mask": "<mask>"}
+    return made, {f"{role}_token": token for role, token in names.items()} | config
+
+
 def _numbered(*parts: Sequence[str]) -> dict[str, int]:
     return {t.removesuffix("~"): i for i, t in enumerate(t for part in parts for t in part)}
 
@@ -308,6 +324,8 @@ CONVENTIONS = {
     ),
     "roberta": lambda: _roberta(tokenizer_class="RobertaTokenizer"),
     "roberta_fast": lambda: _roberta(tokenizer_class="TokenizersBackend"),
+    "mpnet": lambda: _mpnet(tokenizer_class="MPNetTokenizer", do_lower_case=True),
+    "mpnet_fast": lambda: _mpnet(tokenizer_class="PreTrainedTokenizerFast"),
     "gpt2": _gpt2,
     "gpt2_pad_is_eos": lambda: _gpt2(pad_token="<|endoftext|>"),
     "gpt2_spaced": lambda: _gpt2(add_prefix_space=True),  # which the file does not say
