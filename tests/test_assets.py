@@ -229,7 +229,10 @@ def test_the_cache_is_where_the_variable_says(monkeypatch, tmp_path):
 
 def test_every_asset_is_pinned():
     for asset in assets.ASSETS.values():
-        name, version = asset.requirement.split("==")
-        assert asset.file.lower().replace("_", "-").startswith(f"{name}-{version}-".lower()[:-1])
+        for published in asset.parts or (asset,):
+            name, version = published.requirement.split("==")
+            file = published.file.lower().replace("_", "-")
+            assert file.startswith(f"{name}-{version}-".lower()[:-1])
+            assert len(bytes.fromhex(published.sha256)) == 32
         assert len(bytes.fromhex(asset.sha256)) == 32
         assert len({m.rsplit("/", 1)[1] for m in asset.members}) == len(asset.members)
