@@ -2,7 +2,7 @@
 
 A class of transformers 5 takes the vocabulary and the special tokens around a text from tokenizer.json, and makes how
 text is normalized and split itself. A folder that such a class has written says the same in its tokenizer.json.
-Source: transformers 5.23, models/{bert,gpt2,roberta,mpnet,llama}/tokenization_*.py.
+Source: transformers 5.23, models/{bert,gpt2,roberta,mpnet,qwen2,llama}/tokenization_*.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 _SPACE = "\u2581"  # what SentencePiece writes for a space
+_QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 class Class(NamedTuple):
@@ -26,13 +30,12 @@ class Class(NamedTuple):
 
 def find(name: str | None, model_type: str) -> Class:
     """The class that transformers takes for a tokenizer_class of this name; None: no file names one."""
-    if name is None:
-        return {"bert": BERT, "roberta": ROBERTA, "mpnet": MPNET, "gpt2": GPT2}.get(
-            model_type, AS_FILED
-        )
-    found = _NAMED.get(name.removesuffix("Fast"), AS_FILED)
-    # Mistral's are read as they are, whatever class they name.
-    return AS_FILED if found is LLAMA and model_type == "mistral" else found
+    if model_type == "mistral":  # read as they are, whatever class they name
+        return AS_FILED
+    if model_type == "qwen2":  # likewise never as named: distilled models name LlamaTokenizer
+        return QWEN2
+    name = _UNNAMED.get(model_type, "") if name is None else name
+    return _NAMED.get(name.removesuffix("Fast"), AS_FILED)
 
 
 def _bert(known: Json, config: Mapping[str, Any]) -> Json:
@@ -50,6 +53,22 @@ def _byte_level(known: Json, config: Mapping[str, Any]) -> Json:
     space = bool(config.get("add_prefix_space", False))
     made = {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True, "use_regex": True}
     return {"normalizer": None, "pre_tokenizer": made}
+
+
+def _qwen2(known: Json, config: Mapping[str, Any]) -> Json:
+    if known["model"]["type"] != "BPE":
+        return {}
+    space = bool(config.get("add_prefix_space", False))
+    words = {"type": "Split", "pattern": {"Regex": _QWEN2_WORDS}, "behavior": "Isolated"}
+    of_bytes = {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True}
+    steps = [words | {"invert": False}, of_bytes | {"use_regex": False}]
+    plain = {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
+    return {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "decoder": of_bytes | {"use_regex": True},
+        "model": known["model"] | plain,
+    }
 
 
 def _llama(known: Json, config: Mapping[str, Any]) -> Json:
@@ -81,6 +100,7 @@ BERT = Class(_bert, types=True)
 ROBERTA = Class(_byte_level, names={"bos_token": "<s>", "eos_token": "</s>"})
 MPNET = Class(_bert, names={"bos_token": "<s>", "eos_token": "</s>"})
 GPT2 = Class(_byte_level, names=_END)
+QWEN2 = Class(_qwen2, names={"eos_token": "<|endoftext|>"})
 LLAMA = Class(_llama, names={"bos_token": "<s>", "eos_token": "</s>"})
 _NAMED = {
     **dict.fromkeys(("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"), BERT),
@@ -89,6 +109,15 @@ _NAMED = {
     "GPT2Tokenizer": GPT2,
     "LlamaTokenizer": LLAMA,
     "GemmaTokenizer": AS_FILED._replace(names={"bos_token": "<bos>", "eos_token": "<eos>"}),
-    "Qwen2Tokenizer": AS_FILED._replace(names={"eos_token": "<|endoftext|>"}),
+    "Qwen2Tokenizer": QWEN2,
     "T5Tokenizer": AS_FILED._replace(names={"eos_token": "</s>"}),
+}
+_UNNAMED = {
+    "bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "gemma3_text": "GemmaTokenizer",
+    "t5": "T5Tokenizer",
 }

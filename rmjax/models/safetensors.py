@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 
 from rmjax.errors import UserError
 from rmjax.models import names, outputs, presets
 from rmjax.models.outputs import Outputs
-from rmjax.models.transformer import Config
+from rmjax.models.transformer import Config, Transformer
 
 
 class Family(NamedTuple):
@@ -108,7 +111,7 @@ def load(folder: Path, *, head: bool = True) -> Stored:
         ) from error
     except KeyError as error:
         raise UserError(f"{folder}/config.json: has no key {error}; is it whole?") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{folder}/config.json: cannot be read as a model: {error}") from error
     stored = {_modern(key.removeprefix(family.prefix)): value for key, value in stored.items()}
     where = f"{folder}/model.safetensors"
@@ -220,6 +223,23 @@ def rename(
             f"missing {sorted(missing) or 'none'}, surplus {sorted(surplus) or 'none'}"
         )
     params = names.take(stored, table, config.layers)
+    _check_shapes(params, config, where)
     if not config.tied and "lm_head.weight" in stored:
         params["unembed"] = np.asarray(stored["lm_head.weight"], np.float32)
     return params
+
+
+def _check_shapes(params: Mapping[str, np.ndarray], config: Config, where: str) -> None:
+    """Raises: UserError where an array has another shape than the config makes it."""
+    one = jnp.zeros((1, 1), jnp.int32)
+    made = jax.eval_shape(Transformer(config).init, jax.random.key(0), one, one, one)
+    wanted: Any = flatten_dict({"transformer": made["params"]}, sep="/")
+    other = [
+        f"{path} {array.shape}, not {wanted[path].shape}"
+        for path, array in params.items()
+        if array.shape != wanted[path].shape
+    ]
+    if other:
+        more = f"; and {len(other) - 3} others" if len(other) > 3 else ""
+        shown = "; ".join(other[:3]) + more
+        raise UserError(f"{where} does not fit its config, which makes other shapes: {shown}")

@@ -4,6 +4,7 @@ Legend: R rows, T query tokens, S key tokens, D width, L layers, K key heads, E 
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,11 @@ _WORDS = {
     "activation": tuple(sorted(ACTIVATIONS)),
     "biases": ("all", "qkv", "none"),
 }
+
+
+_SIZES = (
+    "vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "mlp_width", "max_positions",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +86,16 @@ class Config:
     relative_distance: int
 
     def __post_init__(self):
-        """Raises: ValueError on sizes that do not fit together or an unknown word."""
+        """Raises: ValueError on sizes that are none or do not fit together, or an unknown word."""
         for name in ("rope_scaling", "windows"):  # JSON has lists; tuples can be hashed
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), int(field.name in _SIZES)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if field.type is int and not (isinstance(value, int) and number and value >= least):
+                raise ValueError(f"{field.name} must be a whole number from {least}, got {value!r}")
+            if field.type is float and not (number and math.isfinite(value)):
+                raise ValueError(f"{field.name} must be a finite number, got {value!r}")
         for name, known in _WORDS.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")

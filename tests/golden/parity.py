@@ -263,6 +263,7 @@ MODELS: Mapping[str, Case] = {
     "qwen2_attributes": Case("qwen2", "attributes", "qwen"),
     "qwen2_several": Case("qwen2", "several", "qwen", "chatml", placed="both"),
     "qwen2_tokens": Case("qwen2", "tokens", "qwen", "chatml"),
+    "qwen2_named_elsewhere": Case("qwen2", "scalar", "llama3_pad_is_eos", "llama3"),
     "qwen2_windows": Case("qwen2", "scalar", "qwen", config={"use_sliding_window": True}),
     "qwen3_scalar": Case("qwen3", "scalar", "qwen"),
     "qwen3_tools": Case("qwen3", "scalar", "qwen", "tools", extra=TOOLED),

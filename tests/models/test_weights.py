@@ -106,7 +106,7 @@ def test_missing_and_surplus_arrays_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "xlnet"}, "model_type is 'xlnet', none of bert, roberta, gpt2"),
+        ({"model_type": "xlnet"}, "model_type is 'xlnet', none of bert, roberta, mpnet, gpt2"),
         ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported"),
         ({"hidden_act": "swish"}, "activation 'swish' is none of"),
         ({"vocab_size": None}, "has no key 'vocab_size'"),
@@ -114,6 +114,23 @@ def test_missing_and_surplus_arrays_are_named(tmp_path):
 )
 def test_a_config_that_is_not_this_bert_is_refused(tmp_path, changes, message):
     write(tmp_path, {k: v for k, v in (HF | changes).items() if v is not None})
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 12}, r"model\.safetensors does not fit its config, which makes other shapes: "
+         r"transformer/tokens \(11, 8\), not \(12, 8\)$"),
+        ({"hidden_size": 16}, r"transformer/tokens \(11, 8\), not \(11, 16\); .*; and \d+ others$"),
+        ({"num_attention_heads": 0}, r"config\.json: cannot be read as a model: .*zero"),
+        ({"num_hidden_layers": -1}, r"config\.json: .*layers must be a whole number from 1, got -1"),
+        ({"layer_norm_eps": float("nan")}, r"config\.json: .*norm_eps must be a finite number, got nan"),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_named(tmp_path, changes, message):
+    write(tmp_path, HF | changes)
     with pytest.raises(UserError, match=message):
         load(tmp_path)
 
