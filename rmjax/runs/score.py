@@ -2,20 +2,18 @@
 
 import collections
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rmjax import lookup
-from rmjax.data import conversations, encode, streams
+from rmjax.data import encode, streams
 from rmjax.data.fields import Bad
-from rmjax.data.formats import TEXTS
-from rmjax.data.records import Messages, Process, RatedText
 from rmjax.errors import UserError
 from rmjax.evaluation import ensembles
-from rmjax.inference import scoring, stored
+from rmjax.inference import scored, scoring, stored
 from rmjax.runs import progress
 
 CHUNK = 256  # lines scored together
@@ -25,7 +23,7 @@ class Line(NamedTuple):
     """A JSON line and what is scored of it: a text, a conversation or the steps of a solution."""
 
     row: dict[str, Any]
-    scored: RatedText | Messages | Process
+    item: scored.Scored
 
 
 def run(
@@ -77,9 +75,9 @@ def run(
     count, counts = 0, collections.Counter()
     with streams.reading(input) as lines, streams.writing(output) as sink:
         for chunk in streams.chunks(_lines(lines, input, scorer.kind), CHUNK):
-            scores, more = _scores(scorer, [line.scored for line in chunk])
+            found, more = scored.scores(scorer, [line.item for line in chunk])
             counts += more
-            for line, own in zip(chunk, scores, strict=True):
+            for line, own in zip(chunk, found, strict=True):
                 made = line.row | _added(own, reduced)
                 print(json.dumps(made, ensure_ascii=False), file=sink)
             sink.flush()
@@ -97,27 +95,6 @@ def _stored(model: str, asked: stored.Asked, output: str) -> tuple[scoring.Score
     return stored.load(model, asked=asked), output
 
 
-def _scores(
-    scorer: scoring.Scorer, found: Sequence[RatedText | Messages | Process]
-) -> tuple[list[np.ndarray], encode.Counts]:
-    """The scores of each line [S], or of its steps [S, T], and what happened to texts as they were read."""
-    if scorer.kind == "processes":
-        made = scorer.scored([p for p in found if isinstance(p, Process)])
-        own = made.scores.swapaxes(0, 1)
-        steps = [len(p.steps) for p in found if isinstance(p, Process)]
-        return [s[:, :n] for s, n in zip(own, steps, strict=True)], made.counts
-    scores: dict[int, np.ndarray] = {}
-    counts: encode.Counts = collections.Counter()
-    for kind in (RatedText, tuple):
-        at = [i for i, one in enumerate(found) if isinstance(one, kind)]
-        if at:
-            asked: Any = [found[i] for i in at]
-            made = scorer.scored(asked) if kind is RatedText else scorer.conversations(asked)
-            scores |= dict(zip(at, made.scores.T, strict=True))
-            counts += made.counts
-    return [scores[i] for i in range(len(found))], counts
-
-
 def _added(scores: np.ndarray, reduced: Any) -> dict[str, Any]:
     """What a line gets: scores are its own of every seed [S], or those of its steps [S, T]."""
     if scores.ndim == 2:
@@ -133,41 +110,6 @@ def _lines(lines: Iterable[bytes], name: str, kind: str) -> Iterator[Line]:
         try:
             if not isinstance(row, dict):
                 raise Bad("is no JSON object")
-            yield Line(row, parsed(row, f"{name}, line {number}", kind))
+            yield Line(row, scored.parsed(row, f"{name}, line {number}", kind))
         except Bad as error:
             raise UserError(f"{name}, line {number}: {error}") from error
-
-
-def parsed(row: dict[str, Any], name: str, kind: str) -> RatedText | Messages | Process:
-    """What is scored of one line.
-
-    name: of the record, in errors. kind: of the model, as of `Scorer`.
-    Raises: Bad where it is nothing that such a model scores.
-    """
-    tools = row.get("tools")
-    if kind == "processes":
-        steps = row.get("steps") or [""]
-        if not isinstance(steps, list) or not all(isinstance(s, str) and s.strip() for s in steps):
-            raise Bad(
-                'needs "steps", a list of strings, none of them empty (and "prompt"): this is a process model, which '
-                "scores the steps of a solution"
-            )
-        prompt = conversations.prompt(row.get("prompt", ""), tools=tools)
-        return Process(name, "", "", prompt, tuple(steps), (0.0,) * len(steps))
-    if "messages" in row:
-        if "prompt" in row or any(field in row for field in TEXTS):
-            raise Bad('"messages" are prompt and completion in one; leave out the other texts')
-        found = conversations.prompt(row["messages"], "messages", tools=tools)
-        if isinstance(found, str) or not found:
-            raise Bad('field "messages": must be a list of {"role", "content"} messages')
-        *before, last = found
-        answered = last[0] == "assistant" and len(last) == 2 and before
-        return RatedText(name, "", "", last[1], 0.0, prompt=found[:-1]) if answered else found
-    given = [field for field in TEXTS if field in row]
-    if len(given) != 1 or not isinstance(row[given[0]], str):
-        raise Bad(
-            'needs a string in field "text", "prompt" and "completion" (or "response"), or "messages": this model '
-            "scores texts"
-        )
-    prompt = conversations.prompt(row.get("prompt", ""), tools=tools)
-    return RatedText(name, "", "", row[given[0]], 0.0, prompt=prompt)

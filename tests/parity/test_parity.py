@@ -16,7 +16,7 @@ from rmjax.data import encode
 from rmjax.data.records import RatedText
 from rmjax.errors import UserError
 from rmjax.inference import backbones, stored
-from rmjax.runs import score
+from rmjax.inference.scored import parsed
 from tests.golden import parity
 
 GOLDEN = parity.read()
@@ -36,7 +36,7 @@ def scored(
     assert outputs is not None
     output = outputs.names[0] if len(outputs.names) > 1 else ""
     scorer = stored.load(str(folder), asked=stored.Asked(output=output, **options))
-    asked = [score.parsed(row, str(i), "pairs") for i, row in enumerate(rows)]
+    asked = [parsed(row, str(i), "pairs") for i, row in enumerate(rows)]
     ids: dict[int, list[int]] = {}
     found: dict[int, np.ndarray] = {}
     for kind, read in ((RatedText, encode.encode), (tuple, encode.conversations)):

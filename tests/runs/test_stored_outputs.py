@@ -10,6 +10,7 @@ from scipy import special
 
 from rmjax.errors import UserError
 from rmjax.inference import scoring, stored
+from rmjax.inference.scored import parsed
 from rmjax.rl import reward_functions
 from rmjax.rl.packing import Texts
 from rmjax.runs import evaluate, score, train_reward
@@ -61,7 +62,7 @@ def test_an_attribute_a_label_or_a_weighted_sum_is_the_score(tmp_path):
     def check(folder, want, **flags):
         asked = stored.Asked(**flags)
         found = stored.load(str(folder), asked=asked)
-        records = [score.parsed(row, "", "pairs") for row in rows_of(folder)]
+        records = [parsed(row, "", "pairs") for row in rows_of(folder)]
         np.testing.assert_allclose(found.records(records)[0], want, rtol=1e-4, atol=1e-5)
 
     regression, classes = logits_of(ATTRIBUTES), logits_of(REVERSED)
@@ -99,7 +100,7 @@ def test_independent_labels_have_probabilities_of_their_own(tmp_path):
     about["problem_type"] = "multi_label_classification"
     (folder / "config.json").write_text(json.dumps(about))
     found = stored.load(str(folder), asked=stored.Asked(output="NEUTRAL"))
-    records = [score.parsed(row, "", "pairs") for row in rows_of(REVERSED)]
+    records = [parsed(row, "", "pairs") for row in rows_of(REVERSED)]
     want = special.expit(logits_of(REVERSED)[:, 1])
     np.testing.assert_allclose(found.records(records)[0], want, rtol=1e-4)
 
@@ -117,7 +118,7 @@ def test_a_process_model_scores_the_end_of_each_step(tmp_path):
     assert [len(line["step_scores"]) for line in found] == [2, 1]
     assert all(line["score"] == min(line["step_scores"]) for line in found)
     scorer = stored.load(str(STEPS))
-    made = scorer.scored([score.parsed(row, "", "processes") for row in rows])
+    made = scorer.scored([parsed(row, "", "processes") for row in rows])
     odds = made.outputs["logits"][0, ..., 1] - made.outputs["logits"][0, ..., 0]
     np.testing.assert_allclose(odds[0], found[0]["step_scores"], rtol=1e-5)
     data = write_jsonl(
@@ -137,7 +138,7 @@ def test_classes_are_evaluated_in_the_order_of_their_names(tmp_path):
     flags = {"workdir": str(tmp_path), "model": str(REVERSED), "data": str(data)}
     found = evaluate.run(**flags, output="POSITIVE")
     other = stored.load(str(REVERSED), asked=stored.Asked(output="POSITIVE"))
-    last = other.scored([score.parsed({"text": "x"}, "", "pairs")]).outputs["logits"][0, 0]
+    last = other.scored([parsed({"text": "x"}, "", "pairs")]).outputs["logits"][0, 0]
     right = 3 + (last.argmax() == 1)  # the POSITIVE one is wrong
     assert found["metrics"]["d/accuracy"]["value"] == pytest.approx(right / 5)
     renamed = write_jsonl(tmp_path / "e.jsonl", [row | {"label": row["label"][:3]} for row in rows])
@@ -201,7 +202,7 @@ def test_classes_are_trained_in_the_order_of_the_data(tmp_path):
         loss="cross_entropy()", epochs=0.2, schedule="constant(peak=0.0)", weight_decay=0.0,
     )  # fmt: skip
     train_reward.run(config=made(line), workdir=str(tmp_path / "run"))
-    records = [score.parsed(row, "", "pairs") for row in rows_of(REVERSED)]
+    records = [parsed(row, "", "pairs") for row in rows_of(REVERSED)]
     found = scoring.load(tmp_path / "run").scored(records).outputs["logits"][0]
     np.testing.assert_allclose(found, logits_of(REVERSED)[:, ::-1], rtol=1e-4, atol=1e-5)
     other = write_jsonl(tmp_path / "e.jsonl", [row | {"label": row["label"][:3]} for row in rows])
