@@ -336,8 +336,8 @@ def policy_of(source: str) -> Backbone:
         raise UserError(f"--policy={source!r} is an encoder, which cannot answer")
     if not found.config.tied and "unembed" not in found.weights:
         raise UserError(
-            f"--policy={source!r} has no output embeddings (lm_head), so it is no language model; experiments.score asks "
-            "reward models"
+            f"--policy={source!r} has no output embeddings (lm_head), so it is no language model; experiments.score "
+            "asks reward models"
         )
     return found
 
