@@ -54,7 +54,7 @@ OBJECTIVES = {
     },
     "reinforce": {"loss": "reinforce()", "baseline": "moving_average()", "samples": 1},
     "rloo": {"loss": "reinforce()", "baseline": "leave_one_out()", "samples": 2},
-    "grpo": {"loss": "grpo()", "baseline": "group_normalized()", "samples": 4, "kl": "free()"},
+    "grpo": {"loss": "grpo()", "baseline": "group_normalized()", "samples": 4, "kl": "none()"},
     "dr_grpo": {
         "loss": "dr_grpo(max_length=32)",
         "baseline": "group_centered()",
@@ -62,13 +62,13 @@ OBJECTIVES = {
     },
     "actor_critic": {
         "loss": "policy_gradient() + 0.5 * squared_value() + 0.001 * negative_entropy()",
-        "baseline": "no_baseline()",
+        "baseline": "none()",
         "critic": "value()",
         "samples": 1,
     },
     "q_values": {
         "loss": "policy_gradient() + 0.5 * q_error() + 0.001 * negative_entropy()",
-        "baseline": "no_baseline()",
+        "baseline": "none()",
         "critic": "q()",
         "returns": "expected_sarsa(discount=1.0)",
         "whiten": False,  # a critic that knows nothing yet is small, and its advantages should be
@@ -76,7 +76,7 @@ OBJECTIVES = {
     },
     "ppo": {
         "loss": "ppo(clip=0.2) + 0.1 * clipped_value(clip=0.2)",
-        "baseline": "no_baseline()",
+        "baseline": "none()",
         "critic": "value()",
         "samples": 2,
         "rollout_epochs": 2,
@@ -84,11 +84,11 @@ OBJECTIVES = {
     },
     # A population of adapters around one that moves as they fared; of 16 answers to a prompt each is by another.
     "evolution": {
-        "loss": "",
+        "loss": "none()",
         "evolution": "open_es(deviation=0.02)",
         "adapter": "lora(rank=4)",
         "samples": 16,
-        "baseline": "no_baseline()",
+        "baseline": "none()",
     },
 }
 PREFERENCES = {
@@ -142,7 +142,7 @@ TINY_PAIRS = {**TINY, "data": "synthetic_pairs(count=80)", "validations": 1}
 RELAXED = {
     "loss": "mle() + 0.2 * relaxed()",
     "samples": 1,
-    "baseline": "no_baseline()",
+    "baseline": "none()",
     "reward": "learned()",
 }
 # Importance sampling; the rewards are the data's own, or those of a reward line, which goes first.
@@ -150,7 +150,7 @@ LOGGED = {"loss": "mle() + 1.0 * off_policy()", "baseline": "batch_mean()"}
 TINY_T5 = {"policy": "tiny_encoder_decoder()", "prompts": "opening(words=2)"}
 SUMS = {"policy": "tiny_decoder(width=128, layers=3)", "data": "sums(count=5000)", "max_length": 16}
 GAME = {
-    "data": "",
+    "data": "none()",
     "policy": "tiny_decoder(width=64, layers=2)",
     "environment": "open_box(letters=4)",
     # Of tokens: each turn is credited with the rewards from it on. Without entropy the second turn, which earns nothing
@@ -226,7 +226,7 @@ NAMES = {
         **TINY_REWARD,
         **RELAXED,
         "data": "synthetic_logs(count=200)",
-        "prompts": "given()",
+        "prompts": "none()",
         "reward_model": "runs/tiny_bytes",
     },
     "tiny_logged": {**TINY, **LOGGED, "data": "synthetic_logs(count=300)", "validations": 1},
@@ -256,9 +256,9 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.data = (
         "human_ratings()"  # human_ratings, file, tfds, sums, synthetic_ratings, synthetic_pairs
     )
-    c.environment = ""  # open_box, gym(id=): episodes to play, in place of data and reward
+    c.environment = "none()"  # open_box, gym(id=): episodes to play, in place of data and reward
     c.train_seeds = 10_000  # of an environment; those of validation_prompts and test_prompts follow
-    c.prompts = "given()"  # or opening(words=4): the opening words of texts that have no prompt
+    c.prompts = "none()"  # those of the data; or opening(words=4): the opening words of texts that have no prompt
     c.max_length = 256  # tokens of a prompt with its answer; of each where an encoder reads prompts
     c.special_tokens = ""  # that a text spells: parse (special, as transformers has them), text, or as the model says
     c.batch_size = 32  # texts (pairs, prompts) of a step, over all devices
@@ -277,33 +277,33 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.samples = 0  # answers sampled to each prompt; 0: learn from the data's own
     c.data_answer = False  # the last of a prompt's samples is the data's own answer to it
     c.rollout_parts = 1  # of its prompts; a part is rewarded while the next one is sampled
-    c.evolution = ""  # open_es(deviation=0.02): no loss, but a population of so many adapters as there are samples
+    c.evolution = "none()"  # open_es(deviation=0.02): no loss, but a population of as many adapters as samples
     c.max_prompt, c.max_new_tokens = 32, 32  # tokens; longer prompts lose their front
     c.temperature = 1.0  # that answers are sampled at; it divides logits in training too
     c.relaxation = 1.0  # temperature of the softmax that relaxed() goes back through
-    c.reward, c.reward_model = (
-        "",
-        "",
-    )  # a sum of rewards, such as "learned()"; the run folder or Hugging Face folder that it asks
+    c.reward = "none()"  # a sum of rewards, such as "learned()"
+    c.reward_model = ""  # the run folder or Hugging Face folder that it asks
     c.reward_output = (
         ""  # which of a stored model's several outputs is the reward; gold_output: the same of gold
     )
     # What becomes of rollouts' rewards before they are learned from, in this order, such as
     # "stop_or_penalty(penalty=-1.0), clip(low=-5.0, high=5.0), normalize()", or length_penalty(coef=). Figures of
     # validation and judgment are of the reward as it is.
-    c.reward_shaping = ""
-    c.gold, c.gold_model, c.gold_output = "", "", ""  # another one that is only watched
+    c.reward_shaping = "none()"
+    c.gold, c.gold_model, c.gold_output = "none()", "", ""  # another one that is only watched
     # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs a sample of the reward that is
     # learned from (not by relaxed()), and a state of the policy where the best is chosen.
-    c.kl = "free()"
+    c.kl = "none()"
     c.max_kl = 100.0  # nats a text from the first policy, beyond which the run stops
-    c.baseline = "leave_one_out()"  # no_baseline, batch_mean, group_normalized, group_centered, moving_average
+    c.baseline = (
+        "leave_one_out()"  # none, batch_mean, group_normalized, group_centered, moving_average
+    )
     # Of tokens, with a critic: gae, lambda_returns, n_step(steps=), vtrace (made anew each epoch), expected_sarsa
     c.returns = "gae(discount=1.0, decay=0.95)"
     c.bootstrap = False  # what is cut by length is worth what critic="value()" says of its end, in place of its reward
     c.whiten = True  # advantages of tokens, with a critic
     # exp_weights(beta=), boltzmann_weights(temperature=), raml_weights(temperature=), keep_best, keep_above(quantile=)
-    c.weights = "evenly()"
+    c.weights = "none()"
     c.rollout_epochs, c.minibatches = (
         1,
         1,

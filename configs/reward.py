@@ -127,7 +127,7 @@ def get_config(name: str = "ratings") -> ml_collections.ConfigDict:
     c.dtype = "auto"  # of products: float32, bfloat16, or the faster here
     c.remat = False  # recompute blocks in the backward pass: less memory, a third slower
     c.loss = "mse()"  # a sum of terms, such as "mse() + 0.1 * huber(delta=1.0)"
-    c.normalize = "keep()"  # or shift(), standardize(reference="validation"): scores' level and scale, after training
+    c.normalize = "none()"  # or shift(), standardize(reference="validation"): scores' level and scale, after training
     c.optimizer = "adamw(eps=1e-5)"
     c.schedule = "linear(peak=2e-4, warmup=0.06)"
     c.clip_norm = 1.0  # 0: none

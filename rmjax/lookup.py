@@ -15,6 +15,9 @@ from rmjax.errors import UserError
 
 Table = Mapping[str, Callable]
 
+NONE = "none"  # the name of every line that is switched off
+_RENAMED = ("keep", "free", "evenly", "given", "no_baseline")  # what such lines were called before
+
 _KINDS = {int: "a whole number", float: "a number", str: "a quoted string", bool: "True or False"}
 
 
@@ -72,11 +75,11 @@ def terms(spec: str, names: Table, *, key: str) -> list[Term]:
 
 
 def sequence(spec: str, names: Table, *, key: str) -> list[Term]:
-    """The terms of a sequence such as "stop_or_penalty(), clip(low=-5.0, high=5.0)", in its order; [] of "".
+    """The terms of a sequence such as "stop_or_penalty(), clip(low=-5.0, high=5.0)", in its order; [] of "none()".
 
     Raises: UserError as `bind`, or where a term is named twice.
     """
-    if not spec.strip():
+    if off(spec, key=key):
         return []
     whole = _expression(spec, key)
     nodes = whole.elts if isinstance(whole, ast.Tuple) else [whole]
@@ -84,6 +87,30 @@ def sequence(spec: str, names: Table, *, key: str) -> list[Term]:
     if len({t.name for t in found}) < len(found):
         raise UserError(f"config key '{key}': {spec!r} names something more than once")
     return found
+
+
+def name_of(spec: str, *, key: str) -> str:
+    """The name in a spec, whatever its options: "vtrace" of " vtrace(decay=0.9)".
+
+    Raises: UserError on a syntax error.
+    """
+    return _call(_expression(spec, key), spec, key).id
+
+
+def same(spec: str, other: str, *, key: str) -> bool:
+    """Whether two lines say the same, however they are spaced or quoted.
+
+    Raises: UserError on a syntax error.
+    """
+    return ast.dump(_expression(spec, key)) == ast.dump(_expression(other, key))
+
+
+def off(spec: str, *, key: str) -> bool:
+    """Whether a line is switched off: "none()".
+
+    Raises: UserError on a syntax error, or an empty line.
+    """
+    return same(spec, f"{NONE}()", key=key)
 
 
 def arrays(function: Callable) -> dict[str, bool]:
@@ -97,6 +124,8 @@ def arrays(function: Callable) -> dict[str, bool]:
 
 
 def _expression(spec: str, key: str) -> ast.expr:
+    if not spec.strip():
+        raise UserError(f"config key '{key}': is empty; a line that is off is '{NONE}()'")
     try:
         return ast.parse(spec.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
@@ -121,13 +150,24 @@ def _summands(node: ast.expr, sign: float, spec: str, key: str) -> list[tuple[fl
     return [(sign, node)]
 
 
+def _call(node: ast.expr, spec: str, key: str) -> ast.Name:
+    """The name that a call is of.
+
+    Raises: UserError where it is none, or has options without names.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return node.func
+    raise UserError(
+        f"config key '{key}': cannot read {spec!r}; write a name with named options in brackets, "
+        f"such as name(option=0.1)"
+    )
+
+
 def _bind(node: ast.expr, spec: str, names: Table, key: str) -> Term:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args):
-        raise UserError(
-            f"config key '{key}': cannot read {spec!r}; write a name with named options in brackets, "
-            f"such as name(option=0.1)"
-        )
-    name = node.func.id
+    name = _call(node, spec, key).id
+    assert isinstance(node, ast.Call)
+    if name in _RENAMED and NONE in names and name not in names:
+        raise UserError(f"config key '{key}': {name}() is {NONE}() now, as every line that is off")
     if name not in names:
         raise UserError(f"config key '{key}': there is no {name!r}{_nearest(name, names)}")
     options = {

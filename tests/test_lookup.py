@@ -97,7 +97,7 @@ def _order(spec):
         ("mse", "cannot read 'mse'; write a name with named options in brackets"),
         ("mse(2.0)", "cannot read 'mse(2.0)'; write a name with named options in brackets"),
         ("mse(", "cannot read 'mse('; write a name with its options in brackets"),
-        ("", "cannot read ''; write a name"),
+        (" ", "is empty; a line that is off is 'none()'"),
         ("losses.mse()", "cannot read 'losses.mse()'"),
         ("'2' * mse()", "cannot read \"'2' * mse()\""),
         ("mse() * 2", "cannot read 'mse() * 2'"),
@@ -109,6 +109,24 @@ def test_every_refusal_names_key_and_fix(spec, text):
         lookup.terms(spec, NAMES, key="loss")
     assert str(caught.value).startswith("config key 'loss': ")
     assert text in str(caught.value)
+
+
+def test_lines_are_compared_by_what_they_say():
+    assert lookup.off(" none( )", key="kl") and not lookup.off("fixed(beta=0.1)", key="kl")
+    assert lookup.same('file(path="a")', " file( path='a' )", key="data")
+    assert not lookup.same("mse()", "mse(scale=2.0)", key="loss")
+    assert lookup.name_of(" vtrace( decay=0.9)", key="returns") == "vtrace"
+    with pytest.raises(UserError, match="config key 'kl': is empty"):
+        lookup.off("", key="kl")
+    with pytest.raises(UserError, match="config key 'returns': cannot read 'vtrace'"):
+        lookup.name_of("vtrace", key="returns")
+
+
+def test_former_words_for_a_line_that_is_off_are_refused_with_the_new_one():
+    switched = {**NAMES, "none": lambda: None}
+    for old in ("keep", "free", "evenly", "given", "no_baseline"):
+        with pytest.raises(UserError, match=rf"config key 'kl': {old}\(\) is none\(\) now"):
+            lookup.bind(f"{old}()", switched, key="kl")
 
 
 def test_a_lone_spec_takes_no_sum():
@@ -137,7 +155,7 @@ def test_a_sequence_keeps_its_order():
     assert [term.name for term in found] == ["flat", "mse"]
     assert found[1].function(1, 2) == ("mse", 1, 2, 2.0, "")
     assert [t.name for t in lookup.sequence("mse()", NAMES, key="shape")] == ["mse"]
-    assert lookup.sequence(" ", NAMES, key="shape") == []
+    assert lookup.sequence(" none( )", NAMES, key="shape") == []
     for spec, message in (
         ("mse(), mse(scale=2.0)", "names something more than once"),
         ("mse() + flat()", "cannot read"),

@@ -39,6 +39,10 @@ def terms(loss: str, pair_arrays: Sequence[str]) -> list[lookup.Term]:
     Raises: UserError on an unknown loss or option, a refused value or combination of arrays, or an array of
       `pair_arrays` that no term reads.
     """
+    if lookup.off(loss, key="loss"):
+        raise UserError(
+            "config key 'loss': 'none()' learns nothing; name a loss, or evolution such as 'open_es(deviation=0.02)'"
+        )
     found = lookup.terms(loss, LOSSES, key="loss")
     read = {name for term in found for name in lookup.arrays(term.function)}
     unread = sorted(set(pair_arrays) - read)
@@ -102,7 +106,7 @@ def _language_source(missing: list[str]) -> str:
     if {"values", "returns", "old_values"} & set(missing):
         return "samples and a critic offer; set samples to 1 or more and critic='value()'"
     if "reward_weight" in missing:
-        return "a reward and its weights offer; set reward, and weights to other than 'evenly()'"
+        return "a reward and its weights offer; set reward, and weights to other than 'none()'"
     if "chosen_log_probs" in missing:
         return "pairs offer; give data of pairs or rankings, and samples=0"
     if "standard_rewards" in missing:

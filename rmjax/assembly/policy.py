@@ -65,7 +65,7 @@ POLICIES = {
 }
 
 
-def given() -> int:
+def none() -> int:
     """Prompts are those of the data."""
     return 0
 
@@ -80,7 +80,7 @@ def opening(*, words: int = 4) -> int:
     return words
 
 
-PROMPTS = {f.__name__: f for f in (given, opening)}
+PROMPTS = {f.__name__: f for f in (none, opening)}
 
 
 class Plan(NamedTuple):
@@ -132,14 +132,15 @@ def plan(config: Any) -> Plan:
     trained = training.plan(config, keys)
     if config.samples < 0:
         raise UserError(f"config key 'samples': must not be negative, got {config.samples}")
-    if config.samples and not (config.reward or config.environment):
+    unrewarded = all(lookup.off(config[key], key=key) for key in ("reward", "environment"))
+    if config.samples and unrewarded:
         raise UserError(
             "config key 'reward': samples are learned from by their reward; name one, or set samples=0"
         )
     of_rollouts = {"rollout_parts": 1, "rollout_epochs": 1, "minibatches": 1, "critic": "none()"}
     of_rollouts |= {"bootstrap": False, "data_answer": False}
     for key, unused in of_rollouts.items():
-        if not config.samples and config[key] != unused:
+        if not config.samples and training.differs(config, key, unused):
             raise UserError(
                 f"config key '{key}': is of rollouts, and samples=0 makes none; set samples to 1 or more, or "
                 f"{key}={unused!r}"
@@ -153,7 +154,7 @@ def plan(config: Any) -> Plan:
     ratio = [
         t.name for t in terms if {"old_log_probs", "advantages"} <= {*lookup.arrays(t.function)}
     ]
-    if ratio and config.returns.startswith("vtrace"):
+    if ratio and lookup.name_of(config.returns, key="returns") == "vtrace":
         raise UserError(
             f"config key 'returns': advantages of vtrace() hold the ratio that {ratio[0]}() has of its own; use "
             "loss='policy_gradient() + 0.5 * squared_value()', or returns='gae()'"
@@ -249,7 +250,7 @@ def assemble(
     c, adapter = config, chosen.training.adapter
     layout = chosen.training.layout(shardings.spec, 1)
     most = backbones.longest(found.config, c.max_length)
-    if c.reward or c.environment:
+    if not all(lookup.off(c[key], key=key) for key in ("reward", "environment")):
         _check_answers(c, found.config, layout.ways)
     texts, notes = language.encode(loaded.train, reads, most, compare=chosen.paired)
     if rewards is not None:

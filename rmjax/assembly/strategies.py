@@ -17,22 +17,22 @@ def plan(config: Any, trained: training.Training) -> Callable[..., Any] | None:
 
     Raises: UserError naming the key that does not go with it.
     """
-    if not config.evolution:
+    if lookup.off(config.evolution, key="evolution"):
         return None
     strategy = lookup.bind(config.evolution, evolution.STRATEGIES, key="evolution")
     # What only a loss, its gradient, or a group of answers by one policy has a use for.
     fit = {
-        "loss": "",
+        "loss": "none()",
         "critic": "none()",
-        "baseline": "no_baseline()",
-        "weights": "evenly()",
+        "baseline": "none()",
+        "weights": "none()",
         "dropout": 0.0,
         "rollout_epochs": 1,
         "minibatches": 1,
         "microbatches": 1,
     }
     for key, value in fit.items():
-        if config[key] != value:
+        if training.differs(config, key, value):
             raise UserError(
                 f"config key '{key}': evolution ranks the members of a population by their reward, and has no use for "
                 f"{config[key]!r}; set {key}={value!r}"

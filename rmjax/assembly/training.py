@@ -75,6 +75,13 @@ def plan(config: Any, at_least_one: tuple[str, ...]) -> Training:
     )
 
 
+def differs(config: Any, key: str, value: Any) -> bool:
+    """Whether a config says something else than this value; lines are compared by what they say."""
+    if isinstance(value, str):
+        return not lookup.same(config[key], value, key=key)
+    return config[key] != value
+
+
 def update(config: Any, chosen: Training, steps: int) -> optax.GradientTransformation:
     """The optimizer of a run of so many updates."""
     return optimizer.chain(

@@ -42,7 +42,7 @@ def opened(records: Sequence[Record], words: int) -> list[Text]:
         if not isinstance(record, Text | RatedText) or record.prompt:
             raise UserError(
                 "config key 'prompts': opening() makes prompts of texts that have none; these data have prompts, so "
-                "use prompts='given()'"
+                "use prompts='none()'"
             )
         parts = record.text.split(" ")
         rest = " ".join(parts[words:])

@@ -27,7 +27,7 @@ from rmjax.models.transformer import Config, LanguageModel, Transformer
 from rmjax.train import checkpoint
 from rmjax.train.state import gather, unflatten
 
-READING = 2  # by which rules run folders were tokenized; others are refused
+READING = 3  # by which rules run folders were tokenized; others are refused
 SPECIAL_TOKENS = ("", "parse", "text")  # of the line special_tokens
 
 
@@ -226,8 +226,8 @@ def check_reading(workdir: str | Path, about: Mapping[str, Any]) -> None:
     """Raises: UserError if the run that `about` is of was trained on texts tokenized by other rules than these."""
     if about.get("reading") != READING:
         raise UserError(
-            f"{workdir}: was trained by an rmjax before 0.2, which tokenized prompts and completions apart; its model "
-            "would read texts otherwise than it learned to. Train it again, or score with that version"
+            f"{workdir}: was written by an rmjax before 0.2, whose config lines and tokens mean something else, so its "
+            "model would be misread. Train it again, or use that version"
         )
 
 

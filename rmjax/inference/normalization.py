@@ -23,7 +23,7 @@ class Normalize(NamedTuple):
     scale: bool
 
 
-def keep() -> None:
+def none() -> None:
     """Scores stay as the model gives them."""
 
 
@@ -37,7 +37,7 @@ def standardize(*, reference: str = "validation") -> Normalize:
     return Normalize(reference, scale=True)
 
 
-NORMALIZE = {f.__name__: f for f in (keep, shift, standardize)}
+NORMALIZE = {f.__name__: f for f in (none, shift, standardize)}
 
 
 class Normalization(NamedTuple):

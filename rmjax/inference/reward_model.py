@@ -106,7 +106,7 @@ def load(
         return RewardModel(found, _temperatures(home), reduced)
     asked = stored.Asked(output, weights, logit, max_length, special_tokens)
     found = stored.load(str(source), asked=asked, flag="")
-    odds = np.ones(1) if found.config.loss == "bradley_terry()" else None
+    odds = np.ones(1) if lookup.same(found.config.loss, "bradley_terry()", key="loss") else None
     return RewardModel(found, odds, reduced)
 
 

@@ -184,7 +184,7 @@ def load(workdir: Path, *, normalized: bool = True, special_tokens: str = "") ->
         reader.tokenizer.pad_id,
         tiling(Config(**about["transformer"])),
     )
-    wanted = normalized and config.normalize != "keep()"
+    wanted = normalized and not lookup.off(config.normalize, key="normalize")
     return Scorer(
         lambda examples: score(params, examples),
         normalization.load(workdir) if wanted else None,

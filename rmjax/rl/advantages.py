@@ -33,7 +33,7 @@ class Price(NamedTuple):
         return self.beta * (max(kl - self.target, 0.0) if self.target else kl)
 
 
-def free() -> Price:
+def no_penalty() -> Price:
     """Divergence costs nothing."""
     return Price(0.0)
 
@@ -65,32 +65,26 @@ def moving_average(*, decay: float = 0.9) -> float:
     return decay
 
 
-def evenly() -> None:
+def equal_weights() -> None:
     """Every sample counts the same."""
 
 
-KL = {f.__name__: f for f in (free, fixed, adaptive)}
+KL = {"none": no_penalty, "fixed": fixed, "adaptive": adaptive}
 GROUPED = {
-    f.__name__: f
-    for f in (
-        baselines.no_baseline,
-        baselines.batch_mean,
-        baselines.leave_one_out,
-        baselines.group_normalized,
-        baselines.group_centered,
-    )
+    "none": baselines.no_baseline,
+    "batch_mean": baselines.batch_mean,
+    "leave_one_out": baselines.leave_one_out,
+    "group_normalized": baselines.group_normalized,
+    "group_centered": baselines.group_centered,
 }
 BASELINES = {**GROUPED, "moving_average": moving_average}
 WEIGHTS = {
-    f.__name__: f
-    for f in (
-        evenly,
-        weights.exp_weights,
-        weights.boltzmann_weights,
-        weights.raml_weights,
-        weights.keep_best,
-        weights.keep_above,
-    )
+    "none": equal_weights,
+    "exp_weights": weights.exp_weights,
+    "boltzmann_weights": weights.boltzmann_weights,
+    "raml_weights": weights.raml_weights,
+    "keep_best": weights.keep_best,
+    "keep_above": weights.keep_above,
 }
 
 
@@ -273,8 +267,8 @@ def plan(config: Any) -> Credit:
     Raises: UserError naming the key.
     """
     bind = lambda key, table: lookup.bind(config[key], table, key=key)
-    named = lambda key: config[key].split("(")[0].strip()
-    weigh = None if named("weights") == "evenly" else bind("weights", WEIGHTS)
+    named = lambda key: lookup.name_of(config[key], key=key)
+    weigh = None if named("weights") == lookup.NONE else bind("weights", WEIGHTS)
     if named("weights") == "raml_weights" and not config.samples:
         raise UserError(
             "config key 'weights': raml_weights() divides by the chance of sampling, and samples=0 samples nothing; "
@@ -286,7 +280,7 @@ def plan(config: Any) -> Credit:
         except ValueError as error:
             raise UserError(
                 f"config keys 'samples', 'baseline': {config.baseline}: {error}; set samples to 2 or more, or baseline "
-                "to 'no_baseline()' or 'moving_average()'"
+                "to 'none()' or 'moving_average()'"
             ) from error
     try:
         price = bind("kl", KL)()

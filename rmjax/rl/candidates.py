@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rmjax import lookup
 from rmjax.data import language
 from rmjax.data.language import Reads
 from rmjax.data.records import Record
@@ -27,7 +28,7 @@ def check(config: Any, read: Collection[str]) -> None:
     if not config.data_answer:
         return
     where = "config key 'data_answer': "
-    if config.environment or config.evolution:
+    if not all(lookup.off(config[key], key=key) for key in ("environment", "evolution")):
         raise UserError(
             f"{where}the data's answers are no episodes, and by no member of a population; set data_answer=False"
         )
@@ -36,7 +37,8 @@ def check(config: Any, read: Collection[str]) -> None:
             f"{where}one of the {config.samples} candidates of a prompt is the data's answer, and the others are "
             "sampled; set samples to 2 or more"
         )
-    if config.critic != "none()" or config.weights.split("(")[0] == "raml_weights":
+    raml = lookup.name_of(config.weights, key="weights") == "raml_weights"
+    if raml or not lookup.off(config.critic, key="critic"):
         raise UserError(
             f"{where}critic={config.critic!r} and weights={config.weights!r} ask how likely an answer was drawn, which "
             "of the data's is not known; set critic='none()' and weights such as 'boltzmann_weights(temperature=0.3)'"

@@ -63,7 +63,7 @@ def plan(config: Any) -> Critic:
     Raises: UserError naming the key, also where the `returns` line is for another kind of critic.
     """
     found = lookup.bind(config.critic, CRITICS, key="critic")()
-    of_actions = config.returns.split("(")[0].strip() == "expected_sarsa"
+    of_actions = lookup.name_of(config.returns, key="returns") == "expected_sarsa"
     if found.offers and of_actions != ("q" in found.offers):
         raise UserError(
             f"config key 'returns': critic={config.critic!r} does not learn from {config.returns!r}; critic='q()' goes "
@@ -74,7 +74,7 @@ def plan(config: Any) -> Critic:
             f"config key 'bootstrap': what a cut text is worth is said by critic='value()', not {config.critic!r}; set "
             "that, or bootstrap=False"
         )
-    if config.bootstrap and config.environment:
+    if config.bootstrap and not lookup.off(config.environment, key="environment"):
         raise UserError(
             "config key 'bootstrap': an episode ends after its turns, whatever it is worth by then; set bootstrap=False"
         )
@@ -96,7 +96,7 @@ def start(critic: Critic, policy: Backbone) -> Start | None:
     params = backbones.merged(home, about)
     # The score's level and scale are part of the model.
     level, scale = 0.0, 1.0
-    if about["config"]["normalize"] != "keep()":
+    if not lookup.off(about["config"]["normalize"], key="normalize"):
         fixed = json.loads((home / "checkpoints/normalization.json").read_text(encoding="utf-8"))
         level, scale = fixed["mean"][0], fixed["scale"][0]
     kernel, bias = params["head/score/kernel"][:, 0], params["head/score/bias"][0]
@@ -127,7 +127,7 @@ def _unfit(about: Mapping[str, Any], policy: Backbone) -> str:
         return f"has {shape.max_positions} positions, the policy {policy.config.max_positions}"
     if own["seeds"] > 1:
         return f"holds {own['seeds']} seeds; a critic starts from one"
-    if own["head"] != "scalar()":
+    if not lookup.same(own["head"], "scalar()", key="head"):
         return f"has head={own['head']!r}; a critic starts from scalar()"
     return ""
 

@@ -35,7 +35,7 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
     Raises: UserError naming the key, also of a line that means nothing beside an environment.
     """
     c = config
-    if not c.environment:
+    if lookup.off(c.environment, key="environment"):
         return None
     refuse = lambda key, why: UserError(f"config key '{key}': {why}")
     try:
@@ -43,15 +43,13 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
     except ValueError as error:
         raise refuse("environment", error) from error
     for key in ("data", "reward", "gold", "reward_shaping", "evolution"):
-        if c[key]:
+        if not lookup.off(c[key], key=key):
             raise refuse(
                 key,
-                f"an environment gives its own observations and rewards, turn by turn; set {key}=''",
+                f"an environment gives its own observations and rewards, turn by turn; set {key}='none()'",
             )
     if words:
-        raise refuse(
-            "prompts", "an environment's first observations are the prompts; set 'given()'"
-        )
+        raise refuse("prompts", "an environment's first observations are the prompts; set 'none()'")
     learned = [t.name for t in terms if "data_weight" in lookup.arrays(t.function)]
     if learned:
         raise refuse("loss", f"{learned[0]} learns from texts of the data; an environment has none")
@@ -65,7 +63,7 @@ def plan(config: Any, words: int, terms: Sequence[lookup.Term]) -> Environment |
             "rollout_parts",
             "an environment rewards each turn before the next is sampled; set rollout_parts=1",
         )
-    if c.baseline.startswith("moving_average"):
+    if lookup.name_of(c.baseline, key="baseline") == "moving_average":
         raise refuse(
             "baseline", "an average of whole returns is none of what later turns earn; use leave_one_out()"
         )  # fmt: skip

@@ -41,7 +41,7 @@ def rewards(
             f"log-probability under the policy that wrote them, which {weighed[0]}() needs; give each line one (as "
             "experiments.generate --logs writes them), or set samples to 1 or more"
         )
-    if config.reward:
+    if not lookup.off(config.reward, key="reward"):
         return None
     found = language.rewards(records)
     without = sum(getattr(r, "reward", None) is None for r in records)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rmjax import lookup
 from rmjax.data import language
 from rmjax.data.encode import Reader, encode
 from rmjax.data.language import Reads
@@ -143,7 +144,7 @@ def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) 
     if reader.max_length < longest:
         raise refuse(f"reads {reader.max_length} tokens of up to {longest}")
     level, scale = 0.0, 1.0
-    if about["config"]["normalize"] != "keep()":
+    if not lookup.off(about["config"]["normalize"], key="normalize"):
         fixed = normalization.load(Path(source))
         level, scale = fixed.mean[0], fixed.scale[0]
     reads_stop = _reads_stop(reader, reads, records[:PROBED], whole=whole)

@@ -18,12 +18,12 @@ Reward = Callable[[Texts], np.ndarray]
 
 
 def terms(config: Any, key: str) -> list[lookup.Term]:
-    """The terms of a reward line, [] if it is empty.
+    """The terms of a reward line, [] if it is off.
 
     key: "reward" or "gold"; "reward_model" or "gold_model" is the model that learned() and the like ask.
     Raises: UserError on an unknown reward or option, or where a term needs a model and none is named.
     """
-    if not config[key]:
+    if lookup.off(config[key], key=key):
         return []
     found = lookup.terms(config[key], REWARDS, key=key)
     asks = [t.name for t in found if {"score", "probabilities"} & set(lookup.arrays(t.function))]

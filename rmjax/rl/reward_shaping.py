@@ -64,6 +64,6 @@ def plan(config: Any) -> Shaping:
     found = lookup.sequence(config.reward_shaping, STEPS, key="reward_shaping")
     if found and not config.samples:
         raise UserError(
-            "config key 'reward_shaping': shapes rewards of samples; set samples to 1 or more, or reward_shaping=''"
+            "config key 'reward_shaping': shapes rewards of samples; set samples to 1 or more, or this to 'none()'"
         )
     return Shaping(tuple(found))

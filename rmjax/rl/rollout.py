@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmjax import lookup
 from rmjax.data import language, pipeline
 from rmjax.data.examples import Examples, encoder_ratio
 from rmjax.data.language import Reads
@@ -266,7 +267,7 @@ def measures(config: Any, read: Collection[str], critic: Collection[str]) -> boo
     what sampling said of them is as good, and of members of a population there is nothing better.
     read: the arrays that losses read. critic: what it offers.
     """
-    return not config.evolution and bool(
+    return lookup.off(config.evolution, key="evolution") and bool(
         {"old_log_probs", "old_sequence_log_probs"} & {*read} or critic or config.data_answer
     )
 
@@ -365,7 +366,11 @@ def bounds_of_one(config: Any, reads: Reads, ways: int) -> Bounds:
 
 def _room(config: Any, reads: Reads, samples: int) -> tuple[int, float]:
     """Tokens of a row that a prompt with its samples takes at most, and `encoder_ratio` as of `Bounds`."""
-    new = samples * (config.max_length if config.environment else config.max_new_tokens)
+    new = samples * (
+        config.max_new_tokens
+        if lookup.off(config.environment, key="environment")
+        else config.max_length
+    )
     if not reads.encoder:
         return config.max_prompt + new, 0.0
     own = len(language.BEGIN) + new

@@ -199,7 +199,7 @@ def _head(
 ) -> tuple[export.Head, tuple[str, ...]]:
     """The head, normalization folded in, and the names of its outputs."""
     config = about["config"]
-    name = config["head"].partition("(")[0]
+    name = lookup.name_of(config["head"], key="head")
     if name not in ("scalar", "classes"):
         raise UserError(
             f"{home}: a head {config['head']} cannot be exported; scalar() and classes() can"
@@ -207,7 +207,7 @@ def _head(
     linear = lambda at: export.Linear(params[f"head/{at}/kernel"], params[f"head/{at}/bias"])
     kernel, bias = linear("score" if name == "scalar" else "logits")
     dense = linear("dense") if "head/dense/kernel" in params else None
-    if config["normalize"] != "keep()":
+    if not lookup.off(config["normalize"], key="normalize"):
         if name != "scalar":
             raise UserError(
                 f"{home}: normalize={config['normalize']!r} does not fold into the head {name}()"

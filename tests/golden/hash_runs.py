@@ -61,7 +61,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "logged": ("policy", "tiny_logged", {**LOGS, **ONE, "epochs": 1.0}),
     "dpo, mesh": ("policy", "tiny_dpo", {**GIVEN, "dtype": "float32", "parallel": "mesh(data=2, tensor=2)"}),
     "encoder-decoder rloo": ("policy", "tiny_t5_rloo", {**ONE, "data": "synthetic_ratings(count=80)"}),
-    "environment, actor-critic": ("policy", "tiny_game", {**ONE, "critic": "value()", "baseline": "no_baseline()",
+    "environment, actor-critic": ("policy", "tiny_game", {**ONE, "critic": "value()", "baseline": "none()",
                                                            "loss": "policy_gradient() + 0.5 * squared_value()"}),
     "minimum_risk": ("policy", "tiny_minimum_risk", {**POLICY, **ONE}),
 }  # fmt: skip

@@ -21,7 +21,7 @@ KNOWN = {
 
 def plan(**more) -> advantages.Credit:
     c = ml_collections.ConfigDict(get_config("tiny_rloo"))
-    c.update({"samples": 2, "kl": "free()", **more})
+    c.update({"samples": 2, "kl": "none()", **more})
     return advantages.plan(c)
 
 
@@ -33,7 +33,7 @@ def made(known=KNOWN, carry=None, **more):
 @pytest.mark.parametrize(
     ("baseline", "want"),
     [
-        ("no_baseline()", REWARD),
+        ("none()", REWARD),
         ("batch_mean()", REWARD - 3.5),
         ("leave_one_out()", [-1, 1, -5, 5]),
         ("group_centered()", [-0.5, 0.5, -2.5, 2.5]),
@@ -55,7 +55,7 @@ def test_a_nat_costs_its_price():
     paid = REWARD - 0.5 * KL  # -0.5, 2, 2, 8.5
     arrays, carry, told = made(kl="fixed(beta=0.5)", baseline="leave_one_out()")
     np.testing.assert_allclose(arrays["advantage"], [-2.5, 2.5, -6.5, 6.5])
-    arrays, _, _ = made(kl="fixed(beta=0.5)", baseline="no_baseline()")
+    arrays, _, _ = made(kl="fixed(beta=0.5)", baseline="none()")
     np.testing.assert_allclose(arrays["advantage"], paid)
     assert carry["beta"] == told["rollout/beta"] == 0.5
     d = OLD - REFERENCE
@@ -66,7 +66,7 @@ def test_returns_and_advantages_of_tokens_with_a_critic():
     values = np.array([[1, 2, 9], [0, 9, 9], [1, 1, 1], [0, 4, 9]], np.float32)
     lines = {
         "kl": "fixed(beta=0.5)",
-        "baseline": "no_baseline()",
+        "baseline": "none()",
         "returns": "gae(discount=1.0, decay=1.0)",
     }
     plain, _, _ = made(KNOWN | {"values": values}, whiten=False, **lines)
@@ -87,7 +87,7 @@ def test_what_is_cut_is_worth_what_the_critic_says_of_its_end_where_that_is_aske
     known = KNOWN | {"values": 0 * OLD, "end_values": np.array([10, 20, 30, 40], np.float32)}
     for name in ("gae(discount=0.5, decay=1.0)", "lambda_returns(discount=0.5, decay=1.0)",
                  "n_step(steps=9, discount=0.5)", "vtrace(discount=0.5)"):  # fmt: skip
-        lines = {"returns": name, "whiten": False, "baseline": "no_baseline()"}
+        lines = {"returns": name, "whiten": False, "baseline": "none()"}
         plain, _, _ = made(known, **lines)
         # The second and the fourth did not stop: half of 20 and of 40, in place of rewards of 2 and 8.
         more = np.array([[0, 0, 0], [8, 0, 0], [0, 0, 0], [6, 12, 0]], np.float32)
@@ -135,7 +135,7 @@ def test_of_texts_of_the_data_no_chance_of_sampling_is_known():
 
 
 def test_the_price_follows_the_divergence():
-    own = plan(kl="adaptive(beta=0.2, target=2.0, horizon=40)", baseline="no_baseline()")
+    own = plan(kl="adaptive(beta=0.2, target=2.0, horizon=40)", baseline="none()")
     carry, seen = own.start, []
     for nats in (1.0, 2.2, -3.0):  # below the target, a little above, and far below
         known = KNOWN | {"reference_log_probs": OLD - nats * MASK / MASK.sum(axis=1, keepdims=True)}
@@ -151,7 +151,7 @@ def test_the_price_follows_the_divergence():
 
 
 def test_policies_of_a_run_are_compared_at_one_price():
-    assert advantages.free().charge(3.0) == 0
+    assert advantages.no_penalty().charge(3.0) == 0
     assert (
         advantages.fixed(beta=0.5).charge(3.0) == 1.5
         and advantages.fixed(beta=0.5).charge(-1.0) == -0.5

@@ -119,7 +119,7 @@ def test_candidates_that_repeat_another_count_once():
 
 @pytest.mark.parametrize("weights", ["boltzmann_weights(temperature=0.001)", "keep_best()"])
 def test_where_the_datas_answer_is_best_only_it_is_learned_as_by_likelihood(weights):
-    prompts, batch, _, _ = rolled(weights=weights, kl="free()")
+    prompts, batch, _, _ = rolled(weights=weights, kl="none()")
     best = np.array([r != "abcdefg" for r in prompts.references])
     for row, place in np.argwhere(batch["text_weight"] > 0):
         number = batch["record"][row, place]
@@ -132,7 +132,7 @@ def test_where_the_datas_answer_is_best_only_it_is_learned_as_by_likelihood(weig
     ("name", "lines", "named"),
     [
         ("tiny_rloo", {"data_answer": True}, "advantage, which"),
-        ("tiny_minimum_risk", {"samples": 1, "baseline": "no_baseline()"}, "set samples to 2"),
+        ("tiny_minimum_risk", {"samples": 1, "baseline": "none()"}, "set samples to 2"),
         ("tiny_evolution", {"data_answer": True}, "population"),
         ("tiny_game", {"data_answer": True}, "no episodes"),
         ("tiny_reward_weighted", {"data_answer": True}, "samples=0 makes none"),

@@ -220,7 +220,7 @@ def test_seeds_are_dealt_once_and_held_out_ones_follow():
         ({"samples": 0}, "'samples': an environment is learned from by playing it"),
         ({"train_seeds": 7}, "'train_seeds': 7 are fewer than batch_size=8"),
         ({"max_length": 10}, "'max_length': 10 holds no first observation (max_prompt=8) with an action"),
-        ({"environment": ""}, "'reward': samples are learned from by their reward; name one"),
+        ({"environment": "none()"}, "'reward': samples are learned from by their reward; name one"),
     ],
 )  # fmt: skip
 def test_lines_that_mean_nothing_beside_an_environment_are_refused(lines, message):

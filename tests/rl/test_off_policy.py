@@ -53,7 +53,7 @@ def test_the_mean_over_a_log_is_the_policys_gradient_within_its_standard_error(t
     """Along the gradient itself, over all parameters; the policy's chance of each letter is known by enumeration."""
     data = log(tmp_path / "log.jsonl", [line(i) for i in drawn()])
     loss = f"off_policy(cap={cap})"
-    parts, plan = made(data=data, loss=loss, batch_size=400, baseline="no_baseline()")
+    parts, plan = made(data=data, loss=loss, batch_size=400, baseline="none()")
     run = assembly.forward.language(parts.module.apply)
     rng = np.random.default_rng(1)
     params = {k: x + 0.1 * rng.normal(size=x.shape).astype("f") for k, x in parts.state.params.items()}  # fmt: skip
@@ -100,7 +100,7 @@ def test_the_batch_holds_log_probs_and_advantages_over_the_data_set():
     want = (earned - earned.mean())[record]
     np.testing.assert_allclose(batch["advantage"][texts], want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(batch["old_sequence_log_probs"][texts], -2 * np.log(14), rtol=1e-6)
-    none, _ = made(loss="mle() + off_policy()", baseline="no_baseline()")
+    none, _ = made(loss="mle() + off_policy()", baseline="none()")
     batch = none.batches[0]
     np.testing.assert_allclose(batch["advantage"][texts], earned[record], rtol=1e-6)
 

@@ -28,7 +28,7 @@ def shaped(line, carry=None, rewards=REWARDS):
 @pytest.mark.parametrize(
     ("line", "want"),
     [
-        ("", REWARDS),
+        ("none()", REWARDS),
         ("clip(low=-5.0, high=3.0)", [3, -5, 2, 1]),
         ("stop_or_penalty()", [4, -6, -1, 1]),
         ("length_penalty(coef=0.5)", [3.5, -7, 0.5, -1]),
@@ -56,7 +56,7 @@ def test_rewards_are_normalized_by_those_of_earlier_rollouts_that_reach_the_step
 
 
 def test_credit_is_of_shaped_rewards_and_keeps_their_statistics():
-    own = advantages.plan(lines("stop_or_penalty(), normalize()", samples=2, kl="free()"))
+    own = advantages.plan(lines("stop_or_penalty(), normalize()", samples=2, kl="none()"))
     mask = np.ones((4, 3), np.float32)
     zeros = 0 * mask
     known = {"reward": REWARDS, "stopped": STOPPED, "old_log_probs": zeros, "reference_log_probs": zeros}  # fmt: skip

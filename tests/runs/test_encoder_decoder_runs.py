@@ -18,7 +18,7 @@ SMALL = {
     "parallel": "one_device()", "dtype": "float32", "batch_size": 8, "max_length": 64, "max_new_tokens": 8,
     "validation_prompts": 8, "test_prompts": 8, "log_every": 1, "validations": 1,
 }  # fmt: skip
-PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120, "prompts": "given()"}
+PAIRS = {"data": "synthetic_pairs(count=40)", "max_length": 120, "prompts": "none()"}
 
 
 def config(name, **lines):
@@ -111,7 +111,7 @@ def test_one_step_of_other_objectives(name):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"prompts": "given()"}, "'prompts': the encoder of this policy reads prompts"),
+        ({"prompts": "none()"}, "'prompts': the encoder of this policy reads prompts"),
         ({"max_prompt": 513, "reward": "length(target=3)"}, "are 513 in one of its stacks, and the policy has 512"),
         ({"policy": "tiny_encoder_decoder(width=33)"}, "'policy': width 33 is not a multiple"),
     ],

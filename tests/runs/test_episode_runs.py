@@ -99,7 +99,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one(done, tmp_path, monkeypatch):
 def test_a_critic_learns_from_every_turn():
     chosen = config(
         loss="ppo() + 0.1 * clipped_value()", critic="value()", rollout_epochs=2, minibatches=2,
-        baseline="no_baseline()", kl="fixed(beta=0.05)",
+        baseline="none()", kl="fixed(beta=0.05)",
     )  # fmt: skip
     plan = assembly.plan(chosen)
     loaded = assembly.prompted(plan, plan.records())

@@ -131,16 +131,16 @@ def test_a_generation_is_the_same_on_several_devices():
         ({"evolution": "open_es(deviation=0.0)"}, "'evolution', 'samples': deviation must be positive"),
         ({"samples": 7}, "'evolution', 'samples': a population is of mirrored pairs: an even number of members, not 7"),
         ({"samples": 0}, "not 0"),
-        ({"reward": ""}, "'reward': samples are learned from by their reward"),
+        ({"reward": "none()"}, "'reward': samples are learned from by their reward"),
         ({"loss": "reinforce()"}, "'loss': evolution ranks the members of a population by their reward, and has no use "
-         "for 'reinforce()'; set loss=''"),
-        ({"baseline": "leave_one_out()"}, "set baseline='no_baseline()'"),
+         "for 'reinforce()'; set loss='none()'"),
+        ({"baseline": "leave_one_out()"}, "set baseline='none()'"),
         ({"critic": "value()"}, "set critic='none()'"),
         ({"dropout": 0.1}, "set dropout=0.0"),
         ({"minibatches": 2}, "set minibatches=1"),
         ({"adapter": "none()"}, "'adapter': evolution perturbs an adapter"),
         ({"adapter": "lora(dropout=0.1)"}, "'adapter': evolution perturbs an adapter, which drops nothing"),
-        ({"evolution": ""}, "config key 'loss': cannot read ''"),
+        ({"evolution": "none()"}, "config key 'loss': 'none()' learns nothing"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_key(tmp_path: Path, lines, message):

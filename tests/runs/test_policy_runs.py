@@ -69,7 +69,7 @@ def test_results_follow_the_contract(done, name):
     assert {"tokens_per_second", "examples_per_second", "compile_seconds"} <= {*results["throughput"]}  # fmt: skip
     assert all(math.isfinite(line["train/loss"]) for line in told)
     names = {"synthetic/nats_per_token", "synthetic/bits_per_byte"}
-    if get_config(name).reward:
+    if get_config(name).reward != "none()":
         own = {"reward", "gold", "kl", "length", "missing_stop", "distinct_1", "distinct_2"}
         names |= own | {f"reference/{n}" for n in own} | {"gain/reward", "gain/gold"}
         assert results["metrics"]["reference/kl"]["value"] == pytest.approx(0, abs=1e-5)
@@ -263,7 +263,7 @@ def test_answers_of_several_batches_keep_their_rewards():
         ("tiny_rloo", {"reward": "regexp(pattern='e')"}, "'reward': there is no 'regexp'; did you mean 'regex'"),
         ("tiny_rloo", {"reward": "learned()"}, "'reward': learned needs a reward model; name its run folder"),
         ("tiny_rloo", {"gold": "learned()"}, "'gold': learned needs a reward model"),
-        ("tiny_rloo", {"reward": ""}, "'reward': samples are learned from by their reward"),
+        ("tiny_rloo", {"reward": "none()"}, "'reward': samples are learned from by their reward"),
         ("tiny_rloo", {"samples": 0}, "'loss': needs advantage, which samples offer; set samples to 1"),
         ("tiny_off_policy", {"samples": 0, "rollout_epochs": 1}, "'data': 48 of 48 training answers have no log_prob"),
         ("tiny_relaxed", {"samples": 0, "reward": "regex(pattern='e')"}, "needs relaxed_reward, which samples"),
@@ -277,9 +277,9 @@ def test_answers_of_several_batches_keep_their_rewards():
         ("tiny", {"loss": "dpo()"}, "'loss': needs chosen_log_probs, chosen_reference"),
         ("tiny_dpo", {"samples": 2, "reward": "regex(pattern='e')"}, "which pairs offer; give data of pairs"),
         ("tiny_dpo", {"loss": "bradley_terry()"}, "'loss': needs chosen, rejected, which"),
-        ("tiny_dpo", {"prompts": "opening(words=2)"}, "these data have prompts, so use prompts='given()'"),
-        ("tiny_reward_weighted", {"weights": "evenly()"}, "needs reward_weight, which a reward and its weights"),
-        ("tiny_reward_weighted", {"reward": ""}, "'loss': needs reward_weight"),
+        ("tiny_dpo", {"prompts": "opening(words=2)"}, "these data have prompts, so use prompts='none()'"),
+        ("tiny_reward_weighted", {"weights": "none()"}, "needs reward_weight, which a reward and its weights"),
+        ("tiny_reward_weighted", {"reward": "none()"}, "'loss': needs reward_weight"),
         ("tiny_rloo", {"batch_size": 64}, "'batch_size': 64 prompts of 48 there are"),
         ("tiny_rloo", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple of the 8 devices"),
         ("tiny_reward_weighted", {"parallel": "pmap()", "batch_size": 12}, "'batch_size': 12 is no multiple"),

@@ -186,7 +186,7 @@ def test_an_encoder_is_refused(rated):
     [
         ({"rollout_epochs": 2}, "'rollout_epochs', 'minibatches': relaxed() learns from samples of the policy as it"),
         ({"relaxation": 0.0}, "'relaxation': must be positive, got 0.0"),
-        ({"reward": ""}, "'reward': samples are learned from by their reward"),
+        ({"reward": "none()"}, "'reward': samples are learned from by their reward"),
     ],
 )  # fmt: skip
 def test_lines_that_do_not_go_with_it_are_refused(lines, message):

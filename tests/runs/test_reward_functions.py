@@ -17,7 +17,7 @@ TEXTS = Texts(
 
 
 def lines(**changed):
-    keys = {"reward": "", "reward_model": "", "gold": "", "gold_model": ""}
+    keys = {"reward": "none()", "reward_model": "", "gold": "none()", "gold_model": ""}
     keys |= {"reward_output": "", "gold_output": ""}
     return ConfigDict({**keys, **changed})
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from rmjax import lookup
 from rmjax.assembly import data
 from rmjax.data.records import RatedText, fingerprint
 from rmjax.errors import UserError
@@ -168,7 +169,8 @@ def _checked(home: Path, held_out: str) -> tuple[Record, Record]:
             f"{home} holds no results.json: no finished run; finish it by the command it was begun with"
         )
     config = run_folder.read_json(home / "config.json")
-    if results.get("experiment") != "reward" or not config["data"].startswith("human_ratings("):
+    rated = results.get("experiment") == "reward"
+    if not rated or lookup.name_of(config["data"], key="data") != "human_ratings":
         raise UserError(
             f"{home} is no reward run on human ratings, as this table needs; leave it out of --runs"
         )
