@@ -186,7 +186,7 @@ NAMES = {
         "batch_size": 32,
         "schedule": "linear(peak=1e-2)",
     },
-    # 600 sums with their answers, none of which `sums` is judged on; it has 3,000 others without.
+    # 600 sums with their answers, none of which `sums` is evaluated on; it has 3,000 others without.
     "sums_start": {
         **SUMS,
         "data": "sums(count=1000)",
@@ -288,7 +288,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     )
     # What becomes of rollouts' rewards before they are learned from, in this order, such as
     # "stop_or_penalty(penalty=-1.0), clip(low=-5.0, high=5.0), normalize()", or length_penalty(coef=). Figures of
-    # validation and judgment are of the reward as it is.
+    # validation and evaluation are of the reward as it is.
     c.reward_shaping = "none()"
     c.gold, c.gold_model, c.gold_output = "none()", "", ""  # another one that is only watched
     # fixed(beta=0.05), adaptive(target=6.0): what a nat from the first policy costs a sample of the reward that is
@@ -322,7 +322,7 @@ def get_config(name: str = "gpt") -> ml_collections.ConfigDict:
     c.parallel = "auto()"  # auto, one_device, pmap, mesh(data=, fsdp=, tensor=)
     c.microbatches = 1
     # How often in the run. The best is kept: by log-probability of the texts; with a reward by that less what
-    # divergence costs by kl="fixed()". adaptive() charges nats beyond its target, at its first price, so that one
+    # KL penalty by kl="fixed()". adaptive() penalizes nats beyond its target, at its first coefficient, so that one
     # measure holds all along.
     c.validations = 4
     c.log_every, c.save_every = 10, 200  # steps

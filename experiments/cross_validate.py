@@ -1,4 +1,4 @@
-"""Trains and judges a reward model on every fold of a small data set."""
+"""Trains and evaluates a reward model on every fold of a small data set."""
 
 from rmjax import launch
 from rmjax.runs import cross_validate

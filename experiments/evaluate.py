@@ -1,4 +1,4 @@
-"""Judges the model of a run folder, or of a Hugging Face folder, on any data."""
+"""Evaluates the model of a run folder, or of a Hugging Face folder, on any data."""
 
 from rmjax import launch
 from rmjax.runs import evaluate

@@ -169,7 +169,7 @@ def sums(*, count: int = 2000, most: int = 99, seed: int = 0) -> Data:
 def _fifths(
     name: str, count: int, make: Callable[[], Sequence[Record]], scale: tuple[int, int] | None
 ) -> Data:
-    """A fifth of the records to validate, one to judge, the others to train."""
+    """A fifth of the records to validate, one to evaluate on, the others to train."""
     if count < 5:
         raise UserError(f"config key 'data': {name}() needs count of 5 or more, not {count}")
     try:
@@ -187,7 +187,7 @@ def _fifths(
 
 
 def fold(loaded: Data, line: str) -> Data:
-    """All records dealt anew: of "i/k", part i of k is judged, the next one validates, the others train.
+    """All records dealt anew: of "i/k", part i of k is evaluated, the next one validates, the others train.
 
     Raises: UserError if `line` says otherwise, or there are fewer documents than parts.
     """
@@ -197,10 +197,10 @@ def fold(loaded: Data, line: str) -> Data:
         part = splits.folds(everything, count, seed=0)
     except ValueError as error:
         raise UserError(f"config key 'fold': {line!r}: {error}") from error
-    judged, validating = part == place, part == (place + 1) % count
+    evaluated, validating = part == place, part == (place + 1) % count
     take = lambda which: [r for r, taken in zip(everything, which, strict=True) if taken]
     return loaded._replace(
-        train=take(~judged & ~validating), validation=take(validating), test=take(judged)
+        train=take(~evaluated & ~validating), validation=take(validating), test=take(evaluated)
     )
 
 

@@ -238,13 +238,13 @@ def assemble(
     reads: Reads,
     dtype: str,
     rewards: np.ndarray | None = None,
-    judge: relaxed.Judge | None = None,
+    frozen_reward: relaxed.FrozenReward | None = None,
 ) -> Parts:
     """Builds batches of the data, the module, optimizer, step and the placed first state.
 
     loaded: of `prompted`. found, reads: of `backbone`. dtype: of products.
     rewards: of each training text, where texts of the data are learned from by reward.
-    judge: what relaxed() asks.
+    frozen_reward: what relaxed() asks.
     Raises: UserError where lines of the config do not fit each other or the data.
     """
     c, adapter = config, chosen.training.adapter
@@ -280,9 +280,13 @@ def assemble(
     update = training.update(c, chosen.training, updates)
     held = training.held(c.frozen, adapter, params)
     states, frozen = training.states([params], held, update, [key])
-    asked = {} if judge is None else {forward.ASKED + k: x for k, x in judge.params.items()}
+    asked = (
+        {}
+        if frozen_reward is None
+        else {forward.ASKED + k: x for k, x in frozen_reward.params.items()}
+    )
     if chosen.evolution is None:
-        goal = _goal(c, chosen.terms, module, params, first, judge)
+        goal = _goal(c, chosen.terms, module, params, first, frozen_reward)
         made = step.make_step(goal, update, axis=layout.axis, microbatches=c.microbatches)
     else:
         strategy = chosen.evolution(c.samples, states[0].params, update)
@@ -334,13 +338,13 @@ def _goal(
     module: Policy,
     params: Params,
     batch: Mapping[str, Any],
-    judge: relaxed.Judge | None,
+    frozen_reward: relaxed.FrozenReward | None,
 ) -> Objective:
     """What the step minimizes, on batches like this one."""
     run = forward.language(module.apply, temperature=config.temperature)
     offered = {*jax.eval_shape(lambda p, b: run(p, {}, b, None), params, batch)}
-    if judge is not None:
-        ask = relaxed.reward(judge, config.relaxation)
+    if frozen_reward is not None:
+        ask = relaxed.reward(frozen_reward, config.relaxation)
         run = forward.language(module.apply, temperature=config.temperature, relaxed=ask)
         offered |= {"relaxed_reward"} if config.samples else set()
     return objective.language(terms, run, offered, sampled=config.samples > 0)

@@ -39,7 +39,7 @@ def single_rater(ratings: Sequence[np.ndarray], resamples: Resamples) -> dict[st
 
     ratings: every rater's own, two or more a text [N] of [raters].
     Pearson, Spearman, Kendall, pair accuracy and tie rate; in pairs, the raters in one column of the panels
-    judge both texts.
+    rate both texts.
     """
     own, others, text = against_others(ratings)
     column = np.concatenate([np.arange(len(r)) for r in ratings])

@@ -44,7 +44,7 @@ Outputs = Mapping[
 Link = Callable[[Outputs, Outputs], np.ndarray]
 
 
-class Judged(NamedTuple):
+class Compared(NamedTuple):
     """Logits, what people said, and the record of each.
 
     logit, target: [N', N'] of some rated texts, the first against the second; else [M]: of pairs, also those within
@@ -65,31 +65,31 @@ def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def judged(records: Sequence[Record], score: np.ndarray) -> Judged:
+def compared(records: Sequence[Record], score: np.ndarray) -> Compared:
     """Of the records of one domain. Where raters' own ratings or votes are unknown, the order or choice does."""
     first, second = sides(records, score)
     logit = first - second
     match records[0]:
         case RatedText():
             at = _some(len(records))
-            return Judged(logit, _vote_shares([cast(RatedText, records[i]) for i in at]), at)
+            return Compared(logit, _vote_shares([cast(RatedText, records[i]) for i in at]), at)
         case Pair():
             own = [cast(Pair, r).target for r in records]
             target = np.array([1.0 if t is None else t for t in own])
-            return Judged(logit, target, np.arange(len(records)))
+            return Compared(logit, target, np.arange(len(records)))
         case Ranking():
             sizes = [len(_ordered(r)[0]) for r in _ratings_of(records)]
-            return Judged(logit, np.ones(len(logit)), np.repeat(np.arange(len(records)), sizes))
+            return Compared(logit, np.ones(len(logit)), np.repeat(np.arange(len(records)), sizes))
         case Process():
             labels = [np.array(cast(Process, r).labels) for r in records]
             record = np.repeat(np.arange(len(records)), [len(v) for v in labels])
-            return Judged(logit, np.concatenate(labels), record)
+            return Compared(logit, np.concatenate(labels), record)
         case Text():
             raise _unrated()
 
 
 def sides(records: Sequence[Record], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One output [N, ..] of the first and of the second of every pair of `Judged`, float64, its own axes last.
+    """One output [N, ..] of the first and of the second of every pair of `Compared`, float64, its own axes last.
 
     The second of a step of a process is 0.
     """
@@ -153,7 +153,7 @@ def classified(
 
 
 def calibrated(
-    found: Judged, resamples: Resamples, temperature: float | None, implied: np.ndarray | None
+    found: Compared, resamples: Resamples, temperature: float | None, implied: np.ndarray | None
 ) -> dict[str, Figure]:
     """Calibration errors (`ece`, `ece_plain`, `ece_calibrated`), Brier and log score of sigmoid(logit / temperature).
 
@@ -174,7 +174,7 @@ def calibrated(
 
 
 def implied(records: Sequence[Record], outputs: Outputs, link: Link) -> np.ndarray:
-    """What the link says of every pair of `Judged`."""
+    """What the link says of every pair of `Compared`."""
     both = {name: sides(records, values) for name, values in outputs.items()}
     return link({k: v[0] for k, v in both.items()}, {k: v[1] for k, v in both.items()})
 
@@ -186,7 +186,7 @@ def probes(records: Sequence[Record], score: np.ndarray, resamples: Resamples) -
             length = rules.characters([cast(RatedText, r).text for r in records])
             return length_bias.texts(score, length, ratings(records), resamples)
         case Pair() | Ranking():
-            gaps, lengths = (judged(records, v) for v in (score, baselines(records)["longer"]))
+            gaps, lengths = (compared(records, v) for v in (score, baselines(records)["longer"]))
             return length_bias.pairs(gaps.logit, lengths.logit, resamples.of(gaps.record))
         case Process():
             return {}
@@ -220,7 +220,7 @@ def baselines(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def _unrated() -> UserError:
-    return UserError("these texts have no ratings, so no reward can be judged by them")
+    return UserError("these texts have no ratings, so no reward can be evaluated on them")
 
 
 def ratings(records: Sequence[Record]) -> np.ndarray:

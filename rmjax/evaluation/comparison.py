@@ -129,7 +129,7 @@ def temperatures(records: Sequence[Record], scores: np.ndarray) -> dict[str, lis
     """The temperature of each domain and seed that fits the shares of raters best."""
     found = {}
     for domain, own, at in by_domain(records):
-        each = (by_kind.judged(own, s[at]) for s in scores)
+        each = (by_kind.compared(own, s[at]) for s in scores)
         found[domain] = [calibration.fit_temperature(j.logit, j.target) for j in each]
     return found
 
@@ -140,7 +140,7 @@ def reliability(
     """The reliability diagram of each domain, of the first seed's scores; as they are where nothing was fitted."""
     found = {}
     for domain, own, at in by_domain(records):
-        made = by_kind.judged(own, scores[0][at])
+        made = by_kind.compared(own, scores[0][at])
         temperature = (_temperature(fitted, domain) or [1.0])[0]
         diagram = calibration.reliability(made.logit / temperature, made.target)
         found[domain] = {k: v.tolist() for k, v in diagram._asdict().items()}
@@ -217,10 +217,10 @@ def _of_scorer(
             if classes and "logits" in given:
                 values |= by_kind.classified(own, given["logits"], resamples)
             if known or link:
-                judged = by_kind.judged(own, score[at])
+                compared = by_kind.compared(own, score[at])
                 implied = None if link is None else by_kind.implied(own, given, link)
                 values |= by_kind.calibrated(
-                    judged, resamples, known[i] if known else None, implied
+                    compared, resamples, known[i] if known else None, implied
                 )
             if not prefix:
                 values |= by_kind.probes(own, score[at], resamples)
@@ -271,7 +271,7 @@ def _of_members(domain: str, records: list[Record], scores: np.ndarray) -> Figur
     if isinstance(records[0], RatedText):
         found = ensembles.disagreement(scores, resamples)
     else:
-        each = [by_kind.judged(records, s) for s in scores]
+        each = [by_kind.compared(records, s) for s in scores]
         gaps = np.stack([j.logit for j in each])
         found = ensembles.disagreement_within(gaps, resamples.of(each[0].record))
     return {

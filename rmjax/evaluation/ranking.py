@@ -37,7 +37,7 @@ def pairs(scores: Sequence[np.ndarray], ratings: Sequence[np.ndarray], texts: Se
     """Kendall's tau-b, pair accuracy (ties 1/2) over pairs of unequal ratings, and its rate of ties.
 
     scores, ratings, texts: one array of each [M] per panel (one for a model; several where several raters take
-      turns at being the judge); texts are indices into the N. Pairs form within a panel and count alike.
+      turns at being the model); texts are indices into the N. Pairs form within a panel and count alike.
     """
     size = len(resamples.document)
     forms = np.zeros((4, size, size), np.float32)

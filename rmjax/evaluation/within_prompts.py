@@ -1,6 +1,6 @@
 """Does a score order the completions of one prompt: nothing here compares a score with another prompt's.
 
-So it judges scores that are known up to a function of the prompt, such as the implicit reward of a tuned policy.
+So it evaluates scores that are known up to a function of the prompt, such as the implicit reward of a tuned policy.
 Legend: G prompts, K completions of one (its own number each), B resamples; results are [B + 1], row 0 the sample.
 """
 

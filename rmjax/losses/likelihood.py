@@ -46,7 +46,7 @@ def reward_weighted(log_probs: Tokens, reward_weight: Tokens) -> Tokens:
 def linear_weighted(log_probs: Tokens, standard_rewards: Tokens, *, coef: float = 1.0) -> Tokens:
     """-max(0, 1 + coef R) log p of each token, in nats; a text is never pushed away.
 
-    standard_rewards: R, the reward of the token's text (of a sample less the price of its divergence), standardized
+    standard_rewards: R, the reward of the token's text (of a sample less the KL penalty), standardized
       over the batch.
     coef: weight of the reward, >= 0; 0 is the likelihood of all texts. Texts with R <= -1 / coef count nothing.
     Raises: ValueError if coef is negative.
@@ -67,7 +67,7 @@ def off_policy(
     of, and rho is tiny where the policy is far from it, so a log teaches next to nothing until `mle` came near.
     old_sequence_log_probs: log-probability under the policy that wrote it, at the temperature it was drawn at; not of
       the survivors of top-k, top-p and the like, which the policy's own log p is not of.
-    advantage: reward less its baseline; of logs without a price of divergence, for `kl` is paid on own samples alone.
+    advantage: reward less its baseline; of logs without a KL penalty, for `kl` is paid on own samples alone.
     cap: largest ratio, > 0; an infinite one makes the gradient unbiased and its variance unbounded.
     Raises: ValueError if cap is not positive.
     Source: truncated importance sampling, Ionides 2008; Espeholt et al. 2018 (arXiv:1802.01561).
@@ -105,7 +105,7 @@ def minimum_risk(
 
     The gradient goes through q. A group without completions costs 0.
     group_log_probs: log-probability of each whole completion.
-    group_rewards: of samples less the price of their divergence.
+    group_rewards: of samples less the KL penalty.
     alpha: sharpness of q, > 0; at 1, q is the policy restricted to these completions.
     Raises: ValueError if alpha is not positive.
     Source: Shen et al. 2016 (arXiv:1512.02433).

@@ -1,7 +1,7 @@
 """Where each parameter lives on a mesh with the axes data, fsdp and tensor.
 
 Tensor parallelism splits attention heads and MLP units (Shoeybi et al. 2019); fsdp splits the other axis. Where key
-heads are fewer than the tensor axis, it splits their channels: the numbers are the same, at the price of a gather.
+heads are fewer than the tensor axis, it splits their channels: the numbers are the same, at the cost of a gather.
 """
 
 import re

@@ -50,7 +50,7 @@ CURVES = {  # a plot each: its caption, and the metrics in it
         "rollout/distinct_2": "distinct-2",
     },
     "repetition of rollouts": {"rollout/repetition": ""},
-    "β, the price of a nat": {"rollout/beta": ""},
+    "β, the KL coefficient": {"rollout/beta": ""},
     "gradient norm": {"train/grad_norm": ""},
     "deviation of fitness within the population": {"train/fitness_deviation": ""},
     "norm of the update": {"train/update_norm": ""},
@@ -162,7 +162,7 @@ def _spaced(found: Sequence[Any], count: int) -> list[Any]:
 
 
 def _verdict(figures: Figures) -> str:
-    """One sentence: what training gained, and at what price."""
+    """One sentence: what training gained, and at what KL."""
     return _earned(figures) if "reward" in figures else _predicted(figures)
 
 

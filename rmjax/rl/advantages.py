@@ -1,4 +1,4 @@
-"""The lines of a config that turn rewards into what losses read: price of divergence, baseline, returns, weights.
+"""The lines of a config that turn rewards into what losses read: KL penalty, baseline, returns, weights.
 
 Legend: N texts, K completions of each prompt, C tokens.
 """
@@ -17,39 +17,39 @@ from rmjax.rl.estimators import RETURNS
 from rmjax.rl.reward_shaping import Shaping
 
 
-class Price(NamedTuple):
-    """Of a nat of divergence from the reference, in reward units: `beta` at first; fixed where `target` is 0."""
+class Penalty(NamedTuple):
+    """The KL penalty: `beta` reward units per nat of KL from the reference at first; fixed where `target` is 0."""
 
     beta: float
     target: float = 0.0
     horizon: int = 10_000
 
-    def charge(self, kl: float) -> float:
-        """What a policy `kl` nats a text from the reference is charged where policies of one run are compared.
+    def of(self, kl: float) -> float:
+        """What a policy `kl` nats a text from the reference is penalized by where policies of one run are compared.
 
         One definition for the whole run, so that the best of its states is the best by one measure: `beta` a nat; of
-        `adaptive`, whose price moves to keep the divergence at `target`, the first price of each nat beyond that.
+        `adaptive`, whose coefficient moves to keep the KL at `target`, the first coefficient for each nat beyond that.
         """
         return self.beta * (max(kl - self.target, 0.0) if self.target else kl)
 
 
-def no_penalty() -> Price:
-    """Divergence costs nothing."""
-    return Price(0.0)
+def no_penalty() -> Penalty:
+    """There is no KL penalty."""
+    return Penalty(0.0)
 
 
-def fixed(*, beta: float = 0.05) -> Price:
-    """Every nat costs `beta`, >= 0 (Stiennon et al. 2020).
+def fixed(*, beta: float = 0.05) -> Penalty:
+    """The KL coefficient is `beta`, >= 0 (Stiennon et al. 2020).
 
     Raises: ValueError if it is negative.
     """
     if beta < 0:
         raise ValueError(f"beta must not be negative, got {beta}")
-    return Price(beta)
+    return Penalty(beta)
 
 
-def adaptive(*, beta: float = 0.15, target: float = 6.0, horizon: int = 10_000) -> Price:
-    """The price follows the divergence to `target` nats a text (Ziegler et al. 2019).
+def adaptive(*, beta: float = 0.15, target: float = 6.0, horizon: int = 10_000) -> Penalty:
+    """The KL coefficient moves so that KL stays near `target` nats a text (Ziegler et al. 2019).
 
     Raises: ValueError unless all are positive.
     """
@@ -57,7 +57,7 @@ def adaptive(*, beta: float = 0.15, target: float = 6.0, horizon: int = 10_000) 
         raise ValueError(
             f"beta, target and horizon must be positive, got {beta}, {target}, {horizon}"
         )
-    return Price(beta, target, horizon)
+    return Penalty(beta, target, horizon)
 
 
 def moving_average(*, decay: float = 0.9) -> float:
@@ -95,7 +95,7 @@ class Credit(NamedTuple):
     """
 
     samples: int
-    price: Price
+    penalty: Penalty
     baseline: str
     compare: Callable[..., Any]  # of `baseline`
     returns: Callable[..., Any]
@@ -108,7 +108,7 @@ class Credit(NamedTuple):
     @property
     def start(self) -> dict[str, Any]:
         """The carry before the first step, as JSON keeps it."""
-        return {"beta": self.price.beta, "average": 0.0, "seen": 0.0, **self.shape.start}
+        return {"beta": self.penalty.beta, "average": 0.0, "seen": 0.0, **self.shape.start}
 
     def __call__(
         self, known: Mapping[str, np.ndarray], mask: np.ndarray, carry: Mapping[str, Any]
@@ -116,12 +116,12 @@ class Credit(NamedTuple):
         """Of one rollout. mask: [N, C], 1 on the tokens of each text.
 
         What is learned from (but by relaxed(), which asks the reward model itself) is "paid": the reward, shaped, less
-        the price of divergence.
+        the KL penalty.
 
         known: reward [N], stopped [N]; of tokens [N, C] old_log_probs, reference_log_probs; with a critic values, and
         of actions q; sampled_log_probs, what was said when they were drawn. Of episodes also token_rewards, whose sums
         are the reward, and turn, which turn a token is of. sampled [N]: which texts are the policy's own, whose
-        divergence is told and adapts its price; all where it is left out.
+        KL is logged and adapts the coefficient; all where it is left out.
         """
         old, beta = known["old_log_probs"], float(carry["beta"])
         reference = known["reference_log_probs"]
@@ -205,7 +205,7 @@ class Credit(NamedTuple):
         return {name: np.asarray(x) for name, x in told.items()}
 
     def _paid(self, known: Mapping[str, np.ndarray], mask: np.ndarray, beta: float) -> Array:
-        """The reward of each token [N, C], less the price of its divergence.
+        """The reward of each token [N, C], less the KL penalty.
 
         Where ends are bootstrapped a cut text has not earned its reward yet: the critic's word stands for it.
         """
@@ -242,15 +242,15 @@ class Credit(NamedTuple):
         return np.asarray(self.weigh(**read)).ravel()
 
     def _after(self, carry: Mapping[str, Any], paid: np.ndarray, kl: float) -> dict[str, Any]:
-        new, price = dict(carry), self.price
-        if price.target:
+        new, penalty = dict(carry), self.penalty
+        if penalty.target:
             new["beta"] = float(
                 kl_penalty.adapt_beta(
                     carry["beta"],
                     kl,
                     episodes=len(paid),
-                    target=price.target,
-                    horizon=price.horizon,
+                    target=penalty.target,
+                    horizon=penalty.horizon,
                 )
             )
         if self.baseline == "moving_average":
@@ -283,10 +283,10 @@ def plan(config: Any) -> Credit:
                 "to 'none()' or 'moving_average()'"
             ) from error
     try:
-        price = bind("kl", KL)()
+        penalty = bind("kl", KL)()
         made = Credit(
             config.samples,
-            price,
+            penalty,
             named("baseline"),
             bind("baseline", BASELINES),
             bind("returns", RETURNS),

@@ -1,4 +1,4 @@
-"""How far a policy is from its reference, in nats, and what a nat costs.
+"""How far a policy is from its reference, in nats, and the KL coefficient.
 
 Legend: *B any axes, N texts. Nothing here has a gradient; `rmjax.losses.policy` has the losses.
 """
@@ -44,7 +44,7 @@ def adapt_beta(
     target: float = 6.0,
     horizon: int = 10_000,
 ) -> float | Scalar:
-    """beta (1 + episodes / horizon clip(kl / target - 1, -0.2, 0.2)): the price of a nat after an update.
+    """beta (1 + episodes / horizon clip(kl / target - 1, -0.2, 0.2)): the KL coefficient after an update.
 
     beta: before, > 0; 0.15 to start with.
     kl: mean over completions of the sum of k1, in nats; sampling may make it negative.

@@ -28,7 +28,7 @@ from rmjax.train.state import Params, collections
 PROBED = 16  # records whose reading is compared
 
 
-class Judge(NamedTuple):
+class FrozenReward(NamedTuple):
     """A reward model of the policy's own vocabulary.
 
     apply: linen's, of a causal `RewardModel` that scores last tokens. params: its parameters by path.
@@ -55,7 +55,9 @@ def check(config: Any, read: Collection[str]) -> None:
         )
 
 
-def reward(judge: Judge, temperature: float) -> Callable[[Params, Any, Array, Array], Array]:
+def reward(
+    frozen: FrozenReward, temperature: float
+) -> Callable[[Params, Any, Array, Array], Array]:
     """Returns relaxed(params, batch, logits [R, L, V], key) -> scores [R, P] of the samples of a packed batch.
 
     They are those of the tokens as they were drawn; backward a token to predict is the softmax of the logits that it
@@ -73,15 +75,15 @@ def reward(judge: Judge, temperature: float) -> Callable[[Params, Any, Array, Ar
         more = jnp.where(batch["token_weight"][..., None] > 0, more, 0.0)
         rows = jnp.arange(len(token))[:, None]
         embedded = table[batch["tokens"]].at[rows, batch["target_at"]].add(more)
-        read, at = _reading(judge, batch, embedded, table[judge.stop])
-        made = judge.apply(collections(params), score_at=at, **read)
-        return (made["score"] - judge.level) / judge.scale
+        read, at = _reading(frozen, batch, embedded, table[frozen.stop])
+        made = frozen.apply(collections(params), score_at=at, **read)
+        return (made["score"] - frozen.level) / frozen.scale
 
     return relaxed
 
 
 def _reading(
-    judge: Judge, batch: Any, embedded: Array, ending: Array
+    frozen: FrozenReward, batch: Any, embedded: Array, ending: Array
 ) -> tuple[dict[str, Array], Array]:
     """What the reward model reads, and the last place of each text in it [R, P].
 
@@ -90,16 +92,16 @@ def _reading(
     """
     last = batch["score_at"]
     own = lambda name: jnp.take_along_axis(batch[name], last, axis=1)
-    stopped = own("tokens") == judge.stop
+    stopped = own("tokens") == frozen.stop
     names = ("tokens", "positions", "segments", "branches")
     read = {name: batch[name] for name in names if name in batch}
-    if not judge.reads_stop:
+    if not frozen.reads_stop:
         ends = batch["target_at"][:, :, None] == last[:, None]
         before = jnp.max(jnp.where(ends, batch["source_at"][:, :, None], 0), axis=1)
         return read | {"embedded": embedded}, jnp.where(stopped, before, last)
     cut = (batch["text_weight"] > 0) & ~stopped
     more = {
-        "tokens": jnp.full_like(last, judge.stop),
+        "tokens": jnp.full_like(last, frozen.stop),
         "positions": own("positions") + 1,
         "segments": jnp.where(cut, own("segments"), 0),  # of no text where none is needed
         "branches": own("branches") if "branches" in batch else None,
@@ -111,7 +113,7 @@ def _reading(
     return grown, jnp.where(cut, behind, last)
 
 
-def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) -> Judge:
+def load(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) -> FrozenReward:
     """The model of the config's `reward_model`.
 
     reads: how the policy reads. records: to train on. whole: prompt and answer are one text to a reward model.
@@ -156,7 +158,7 @@ def judge(config: Any, reads: Reads, records: Sequence[Record], *, whole: bool) 
     params = {} if checkpoint.latest(held) is None else checkpoint.restore(held)["frozen"]
     params = {**params, **checkpoint.restore(best)["params"]}
     apply, stop = scoring.module_of(about).apply, reads.stop_ids[0]
-    return Judge(apply, params, level, scale, stop, reads_stop)
+    return FrozenReward(apply, params, level, scale, stop, reads_stop)
 
 
 def _reads_stop(

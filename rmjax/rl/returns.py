@@ -22,7 +22,7 @@ def token_rewards(
     """u_t = -beta * k1_t, plus the completion's reward on its last token.
 
     kl_k1: log p - log p_ref of each token, in nats.
-    beta: price of a nat, in reward units, >= 0.
+    beta: KL coefficient, in reward units per nat, >= 0.
     Source: Stiennon et al. 2020 (arXiv:2009.01325); Ziegler et al. 2019 (arXiv:1909.08593) eq. 2.
     """
     seen = mask > 0

@@ -151,7 +151,7 @@ def blank(plan: Plan, credit: Credit, critic: Sequence[str]) -> dict[str, np.nda
 def answering(
     functions: Functions, reads: Reads, *, encoder_ratio: float = 0.0, parts: int = 1
 ) -> Write:
-    """Returns what writes one answer to a prompt, and has it judged.
+    """Returns what writes one answer to a prompt, and has it evaluated.
 
     encoder_ratio: as of `Bounds`.
     parts: in which the prompts are sampled, a divisor of their number. A thread rewards a part while the next is
@@ -201,7 +201,7 @@ def prepare(
     """Returns prepare(params, carry, item) -> (batches, carry, figures), as `train.loop` takes it.
 
     write: what a policy does with prompts, such as `answering`.
-    carry: of `Credit`: the price of a nat, a moving baseline, statistics of rewards.
+    carry: of `Credit`: the KL coefficient, a moving baseline, statistics of rewards.
     seed: with item.step it decides all randomness.
     max_kl: nats a text, on average; beyond them `prepare` raises Exploded, before the step.
     measured: whether the policy reads the samples once more, as of `measures`; else what sampling said of them stands.

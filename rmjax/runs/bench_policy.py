@@ -200,10 +200,10 @@ def rollouts(*, config: ConfigDict, seconds: float = 20.0) -> list:
     loaded = assembly.prompted(chosen, chosen.records())
     found, reads = assembly.backbone(c, chosen, loaded)
     dtype = speed.faster_dtype() if c.dtype == "auto" else c.dtype
-    whole, judge = chosen.words > 0, None
+    whole, frozen_reward = chosen.words > 0, None
     if chosen.relaxed:
-        judge = relaxed.judge(c, reads, loaded.train, whole=whole)
-    parts = assembly.assemble(c, chosen, loaded, found, reads, dtype, judge=judge)
+        frozen_reward = relaxed.load(c, reads, loaded.train, whole=whole)
+    parts = assembly.assemble(c, chosen, loaded, found, reads, dtype, frozen_reward=frozen_reward)
     reward = reward_functions.make(c, "reward", optimize_policy.prompts_of(loaded), whole=whole)
     assert parts.rollouts is not None
     does = policy_evaluation.functions(

@@ -1,4 +1,4 @@
-"""k-fold on small data sets: k models, each judged on documents that it never saw, every document judged once."""
+"""k-fold on small data sets: k models, each evaluated on documents that it never saw, every document evaluated once."""
 
 import copy
 import math
@@ -15,12 +15,12 @@ from rmjax.runs import progress, train_reward
 
 
 def run(*, config: ConfigDict, workdir: str, folds: int = 5) -> dict[str, Any]:
-    """Trains and judges one reward model a fold; the same command again goes on or reports.
+    """Trains and evaluates one reward model a fold; the same command again goes on or reports.
 
     Args:
       config: file and name, such as configs/reward.py:hh; change a line with --config.KEY=VALUE.
       workdir: folder of all folds; fold_0, fold_1, ... in it are runs of their own.
-      folds: how many parts the documents are dealt into; of each run one is judged, one chooses the checkpoint.
+      folds: how many parts the documents are dealt into; of each run one is evaluated, one chooses the checkpoint.
 
     Returns: what results.json holds; {"finished": False} after SIGTERM.
     Raises: UserError on what the user can mend.

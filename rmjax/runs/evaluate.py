@@ -1,4 +1,4 @@
-"""Judges the model of a run folder, or of a Hugging Face folder, on any data."""
+"""Evaluates the model of a run folder, or of a Hugging Face folder, on any data."""
 
 import re
 from pathlib import Path
@@ -31,14 +31,14 @@ def run(
     max_length: int = 0,
     special_tokens: str = "",
 ) -> dict[str, Any]:
-    """Judges a reward model on other records than it was trained on; writes WORKDIR/evaluations/NAME.json.
+    """Evaluates a reward model on other records than it was trained on; writes WORKDIR/evaluations/NAME.json.
 
     Args:
-      workdir: folder of a finished run, whose model is judged; with --model, any folder.
-      data: a JSONL or Parquet file, all of which is judged; or a line as in a config, such as
-        "human_ratings()", whose test split is judged.
-      model: a reward model that is judged instead: a Hugging Face folder or hf://ORG/NAME of sequence classification.
-      reference: what the language model `model` was tuned from: judges the reward that its tuning implies.
+      workdir: folder of a finished run, whose model is evaluated; with --model, any folder.
+      data: a JSONL or Parquet file, all of which is evaluated; or a line as in a config, such as
+        "human_ratings()", whose test split is evaluated.
+      model: instead, a Hugging Face folder or hf://ORG/NAME of sequence classification.
+      reference: what the language model `model` was tuned from: evaluates the reward that its tuning implies.
       beta: the coefficient it was tuned with.
       name: name of the evaluation; default: the file's stem, or the line's name.
       reduce: how the scores of several seeds become their ensemble's: mean(), worst(), lower_bound(k=1.0).
@@ -72,7 +72,7 @@ def run(
     kind = KINDS[type(test[0])]
     if kind == "plain texts":
         raise UserError(
-            f"{data} holds texts without ratings, by which a reward model could be judged; file(path=..., "
+            f"{data} holds texts without ratings, by which a reward model could be evaluated; file(path=..., "
             "rating='reward') makes the rewards of logs ratings"
         )
     if (kind == "processes") != (scorer.kind == "processes"):

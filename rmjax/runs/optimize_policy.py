@@ -82,10 +82,12 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     known, given = off_policy.rewards(config, chosen.terms, loaded.train), None
     if "reward" in rewards and not config.samples:
         known = given = _data_rewards(home, loaded.train, rewards["reward"])
-    judge = None
+    frozen_reward = None
     if chosen.relaxed and config.samples:
-        judge = relaxed.judge(config, reads, loaded.train, whole=chosen.words > 0)
-    parts = assembly.assemble(config, chosen, loaded, found, reads, choices["dtype"], known, judge)
+        frozen_reward = relaxed.load(config, reads, loaded.train, whole=chosen.words > 0)
+    parts = assembly.assemble(
+        config, chosen, loaded, found, reads, choices["dtype"], known, frozen_reward
+    )
     tools = _tools(config, chosen, parts, rewards)
     run_folder.begin(
         home, config, hashes, choices
@@ -104,7 +106,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
         return {"finished": False}
-    results = _judge(home, config, parts, tools, tally)
+    results = _evaluate(home, config, parts, tools, tally)
     run_folder.write_json(home / "results.json", results)
     report.write(home)
     for warning in results["warnings"]:
@@ -319,17 +321,17 @@ def _validation(
             step = int(parts.layout.value(state.step)) // updates
             policy_evaluation.keep(home, step, asked, written)
             means |= written.means()
-            means["objective"] = means["reward"] - chosen.credit.price.charge(means["kl"])
+            means["objective"] = means["reward"] - chosen.credit.penalty.of(means["kl"])
         return {f"validation/{name}": value for name, value in means.items()}
 
     return validate
 
 
-def _judge(
+def _evaluate(
     home: Path, config: Any, parts: Parts, tools: _Tools, tally: loop.Tally
 ) -> dict[str, Any]:
     """Figures of the best parameters on the held-out records; gives results.json."""
-    progress.CONSOLE.print("judging on held-out documents")
+    progress.CONSOLE.print("evaluating on held-out documents")
     best = home / "checkpoints/best"
     params = parts.layout.put(checkpoint.restore(best)["params"])
     test = parts.data.test

@@ -1,4 +1,4 @@
-"""Trains a reward model and judges it against people on held-out documents: one config, one folder."""
+"""Trains a reward model and evaluates it against people on held-out documents: one config, one folder."""
 
 import dataclasses
 import math
@@ -55,7 +55,7 @@ def run(*, config: ConfigDict, workdir: str) -> dict[str, Any]:
     except loop.Stopped as error:
         say(f"{error}; the same command goes on from there")
         return {"finished": False}
-    results = _judge(home, config, chosen.normalize, parts, tally)
+    results = _evaluate(home, config, chosen.normalize, parts, tally)
     run_folder.write_json(home / "results.json", results)
     report.write(home)
     say(f"Done: {home}/results.json, {home}/report.html")
@@ -167,7 +167,7 @@ def _validation(config: Any, parts: assembly.Parts):
     return validate, name
 
 
-def _judge(
+def _evaluate(
     home: Path,
     config: Any,
     normalize: assembly.Normalize | None,
@@ -175,7 +175,7 @@ def _judge(
     tally: loop.Tally,
 ) -> dict[str, Any]:
     """Scores the held-out records with the best parameters; writes predictions.jsonl; gives results.json."""
-    progress.CONSOLE.print("judging on held-out documents")
+    progress.CONSOLE.print("evaluating on held-out documents")
     scorer, loaded = scoring.load(home, normalized=False), parts.data
     if normalize is not None:
         made = normalization.fix(home, normalize, loaded, scorer.records)

@@ -143,7 +143,7 @@ def test_rankings_are_judged_within_their_prompts():
     assert figure["pairs"] == len(pairs) and figure["n"] == N
     assert figure["value"] == pytest.approx(np.mean([a > b for a, b in pairs]))
     assert {"ranked/top1_accuracy", "ranked/best_of_2_regret", "ranked/length_spearman"} <= {*found}
-    made = by_kind.judged(RANKINGS, scores[0])
+    made = by_kind.compared(RANKINGS, scores[0])
     np.testing.assert_allclose(np.sort(made.logit), np.sort([a - b for a, b in pairs]), rtol=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_seeds_have_intervals_over_seeds_and_their_disputes_over_documents():
         disputed = found[f"{domain}/disputed"]
         assert 0 < disputed["low"] < disputed["value"] < disputed["high"] < 1
         assert "per_seed" not in disputed and f"{domain}/member_sd" in found
-    gaps = [by_kind.judged(PROCESSES, s).logit for s in scores]
+    gaps = [by_kind.compared(PROCESSES, s).logit for s in scores]
     want = np.mean([0 < np.sum(g > 0) < 3 for g in np.transpose(gaps)])
     assert disputed["value"] == pytest.approx(want)
 

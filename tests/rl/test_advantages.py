@@ -151,13 +151,10 @@ def test_the_price_follows_the_divergence():
 
 
 def test_policies_of_a_run_are_compared_at_one_price():
-    assert advantages.no_penalty().charge(3.0) == 0
-    assert (
-        advantages.fixed(beta=0.5).charge(3.0) == 1.5
-        and advantages.fixed(beta=0.5).charge(-1.0) == -0.5
-    )
-    price = advantages.adaptive(beta=0.5, target=2.0)
-    assert [price.charge(kl) for kl in (-1.0, 2.0, 3.0)] == [0, 0, 0.5]
+    assert advantages.no_penalty().of(3.0) == 0
+    assert advantages.fixed(beta=0.5).of(3.0) == 1.5 and advantages.fixed(beta=0.5).of(-1.0) == -0.5
+    penalty = advantages.adaptive(beta=0.5, target=2.0)
+    assert [penalty.of(kl) for kl in (-1.0, 2.0, 3.0)] == [0, 0, 0.5]
 
 
 def test_the_moving_average_is_of_earlier_rollouts():

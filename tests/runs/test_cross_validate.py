@@ -1,4 +1,4 @@
-"""Every document is judged once, by a model that never saw it; the folds' figures become one with an interval."""
+"""Every document is evaluated once, by a model that never saw it; the folds' figures become one with an interval."""
 
 import json
 
@@ -20,14 +20,14 @@ LINES = {
 
 def test_folds_judge_every_text_once_and_their_mean_is_reported(tmp_path, monkeypatch):
     results = cross_validate.run(config=config(**LINES), workdir=str(tmp_path / "run"), folds=3)
-    judged, each = [], []
+    evaluated, each = [], []
     for i in range(3):
         home = tmp_path / f"run/fold_{i}"
         lines = (home / "predictions.jsonl").read_text().splitlines()
-        judged += [json.loads(line)["id"] for line in lines]
+        evaluated += [json.loads(line)["id"] for line in lines]
         own = json.loads((home / "results.json").read_text())["metrics"]
         each.append(own["synthetic/pearson"]["value"])
-    assert len(judged) == len(set(judged)) == 60
+    assert len(evaluated) == len(set(evaluated)) == 60
     figure = results["metrics"]["synthetic/pearson"]
     assert figure["per_fold"] == each and figure["n"] == 60
     assert figure["value"] == pytest.approx(np.mean(each))

@@ -37,9 +37,9 @@ def start(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory, start):
+def evaluated(tmp_path_factory, start):
     """The folder of a reward model on that policy's transformer."""
-    home = tmp_path_factory.mktemp("judged") / "run"
+    home = tmp_path_factory.mktemp("evaluated") / "run"
     c = reward_config.get_config("tiny")
     c.update({
         "model": f"trained(workdir={str(start)!r})", "parallel": "one_device()", "dtype": "float32", "epochs": 1.0,
@@ -59,19 +59,19 @@ def assembled(chosen):
     plan = assembly.plan(chosen)
     loaded = assembly.prompted(plan, plan.records())
     found, reads = assembly.backbone(chosen, plan, loaded)
-    judge = relaxed.judge(chosen, reads, loaded.train, whole=plan.words > 0)
-    return assembly.assemble(chosen, plan, loaded, found, reads, "float32", None, judge), judge
+    frozen = relaxed.load(chosen, reads, loaded.train, whole=plan.words > 0)
+    return assembly.assemble(chosen, plan, loaded, found, reads, "float32", None, frozen), frozen
 
 
 @pytest.fixture(scope="module")
-def written(start, judged):
-    """Parts of a relaxed run of three samples a prompt, its judge, and a batch of answers that can be read back."""
+def written(start, evaluated):
+    """Parts of a relaxed run of three samples a prompt, its reward model, and a batch of completions that can be read back."""
     lines = {
         "policy": f"trained(workdir={str(start)!r})",
-        "reward_model": str(judged),
+        "reward_model": str(evaluated),
         "samples": 3,
     }
-    parts, judge = assembled(config("tiny_relaxed", **lines))
+    parts, frozen = assembled(config("tiny_relaxed", **lines))
     assert parts.rollouts is not None
     item, tokenizer = parts.rollouts.item(0), parts.backbone.tokenizer
     tokens, lengths = np.zeros((4, 3, 6), np.int32), np.zeros((4, 3), np.int32)
@@ -82,31 +82,31 @@ def written(start, judged):
     examples = packing.joined(packing.as_examples(samples, item.prompts), item.data)
     batch = packing.lay(examples, 4, parts.rollouts.bounds)
     batch = {k: jnp.asarray(x) for k, x in batch.items()}
-    return parts, judge, item.prompts, batch
+    return parts, frozen, item.prompts, batch
 
 
-def test_the_reward_is_the_models_own_score_of_the_text(written, judged):
-    parts, judge, prompts, batch = written
-    assert "branches" in batch and judge.scale != 1
-    run = forward.language(parts.module.apply, relaxed=relaxed.reward(judge, 1.0))
+def test_the_reward_is_the_models_own_score_of_the_text(written, evaluated):
+    parts, frozen, prompts, batch = written
+    assert "branches" in batch and frozen.scale != 1
+    run = forward.language(parts.module.apply, relaxed=relaxed.reward(frozen, 1.0))
     both = {**parts.frozen, **parts.asked}
     got = run(parts.state.params, both, batch, jax.random.key(3))["relaxed_reward"]
     where = packing.Places.of({k: np.asarray(x) for k, x in batch.items()}, 12, 6)
     asked = [RatedText("", "", "", a, 0.0, prompt=p) for p in prompts.texts for a in ANSWERS]
-    want = scoring.load(judged).records(asked)[0]
+    want = scoring.load(evaluated).records(asked)[0]
     assert np.ptp(want) > 1e-2
     np.testing.assert_allclose(got[where.text_row, where.text_at], want, rtol=1e-5, atol=1e-5)
 
 
 def test_the_model_reads_one_stop_behind_every_answer_or_none(written):
-    _, judge, _, batch = written
-    assert judge.reads_stop and judge.stop == STOP
+    _, frozen, _, batch = written
+    assert frozen.reads_stop and frozen.stop == STOP
     real = np.asarray(batch["text_weight"]) > 0
     embedded = jnp.zeros((*batch["tokens"].shape, 16))
     at = lambda x, where: np.take_along_axis(np.asarray(x), np.asarray(where), axis=1)[real]
-    read, ends = relaxed._reading(judge, batch, embedded, jnp.ones(16))
+    read, ends = relaxed._reading(frozen, batch, embedded, jnp.ones(16))
     assert np.all(at(read["tokens"], ends) == STOP)
-    read, ends = relaxed._reading(judge._replace(reads_stop=False), batch, embedded, jnp.ones(16))
+    read, ends = relaxed._reading(frozen._replace(reads_stop=False), batch, embedded, jnp.ones(16))
     cut = at(batch["tokens"], batch["score_at"]) != STOP
     assert cut.sum() == 4 and np.all(at(read["tokens"], ends) != STOP)
     np.testing.assert_array_equal(np.asarray(batch["score_at"] - ends)[real], ~cut)
@@ -114,15 +114,15 @@ def test_the_model_reads_one_stop_behind_every_answer_or_none(written):
 
 def test_the_gradient_is_that_of_soft_tokens_and_of_samples_alone(written):
     """Against finite differences of the reward model on embeddings that move as the softmax does."""
-    parts, judge, _, batch = written
-    params, key = {k: jnp.asarray(x) for k, x in judge.params.items()}, jax.random.key(5)
+    parts, frozen, _, batch = written
+    params, key = {k: jnp.asarray(x) for k, x in frozen.params.items()}, jax.random.key(5)
     inputs, variables = (
         (batch[n] for n in forward.LANGUAGE_INPUTS),
         forward.collections(parts.state.params),
     )
     logits = parts.module.apply(variables, *inputs, branches=batch["branches"])["logits"]
     real = jnp.asarray(batch["text_weight"] > 0)
-    ask = relaxed.reward(judge, 0.7)
+    ask = relaxed.reward(frozen, 0.7)
     total = lambda params, x: jnp.sum(jnp.where(real, ask(params, batch, x, key), 0.0))
     slope = jax.grad(total, argnums=1)(params, logits)
     counted = np.asarray(batch["token_weight"]) > 0
@@ -138,16 +138,16 @@ def test_the_gradient_is_that_of_soft_tokens_and_of_samples_alone(written):
     def moved(step):
         more = jnp.where(counted[..., None], soft(logits + step * toward) - soft(logits), 0.0)
         embedded = table[batch["tokens"]].at[rows, batch["target_at"]].add(more)
-        read, at = relaxed._reading(judge, batch, embedded, table[STOP])
-        made = judge.apply(forward.collections(params), score_at=at, **read)["score"]
-        return float(jnp.sum(jnp.where(real, made, 0.0))) / judge.scale
+        read, at = relaxed._reading(frozen, batch, embedded, table[STOP])
+        made = frozen.apply(forward.collections(params), score_at=at, **read)["score"]
+        return float(jnp.sum(jnp.where(real, made, 0.0))) / frozen.scale
 
     want = (moved(0.05) - moved(-0.05)) / 0.1
     assert float(jnp.vdot(slope, toward)) == pytest.approx(want, rel=2e-2)
 
 
-def test_a_run_learns_and_holds_a_policy_alone(tmp_path, start, judged):
-    lines = {"policy": f"trained(workdir={str(start)!r})", "reward_model": str(judged)}
+def test_a_run_learns_and_holds_a_policy_alone(tmp_path, start, evaluated):
+    lines = {"policy": f"trained(workdir={str(start)!r})", "reward_model": str(evaluated)}
     home = tmp_path / "run"
     results = optimize_policy.run(config=config("tiny_relaxed", **lines), workdir=str(home))
     assert results["finished"] and "gain/reward" in results["metrics"]
@@ -167,8 +167,8 @@ def test_a_run_learns_and_holds_a_policy_alone(tmp_path, start, judged):
         ({"max_new_tokens": 100}, "tokens of up to 125"),
     ],
 )
-def test_a_reward_model_of_another_vocabulary_is_refused(start, judged, lines, message):
-    lines = {"reward_model": str(judged), **lines}
+def test_a_reward_model_of_another_vocabulary_is_refused(start, evaluated, lines, message):
+    lines = {"reward_model": str(evaluated), **lines}
     lines["reward_model"] = lines["reward_model"].replace("START", str(start))
     with pytest.raises(UserError) as error:
         assembled(config("tiny_relaxed", **lines))

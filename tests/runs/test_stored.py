@@ -1,4 +1,4 @@
-"""Reward models in Hugging Face folders: judged and scored as those of runs; a policy by its implicit reward."""
+"""Reward models in Hugging Face folders: evaluated and scored as those of runs; a policy by its implicit reward."""
 
 import json
 

@@ -189,5 +189,5 @@ def test_what_the_user_can_mend_names_it(tmp_path, held_out):
     with pytest.raises(UserError, match="other is no reward run on human ratings"):
         list(vader_table4.model_rows(other, held_out))
     old = finished_run(tmp_path / "old", "another fingerprint")
-    with pytest.raises(UserError, match="old was judged on other held-out texts"):
+    with pytest.raises(UserError, match="old was evaluated on other held-out texts"):
         list(vader_table4.model_rows(old, held_out))

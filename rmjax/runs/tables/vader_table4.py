@@ -176,7 +176,7 @@ def _checked(home: Path, held_out: str) -> tuple[Record, Record]:
         )
     if run_folder.read_json(home / "environment.json")["data"]["test"] != held_out:
         raise UserError(
-            f"{home} was judged on other held-out texts than today's; train it anew in a new folder"
+            f"{home} was evaluated on other held-out texts than today's; train it anew in a new folder"
         )
     return results, config
 
