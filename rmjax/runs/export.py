@@ -16,7 +16,7 @@ from rmjax.inference import backbones, normalization, run_folder
 from rmjax.models import export, lora
 from rmjax.models.layers import Adapter
 from rmjax.models.transformer import Config
-from rmjax.runs import progress
+from rmjax.runs import model_card, progress
 from rmjax.train import checkpoint
 
 
@@ -35,7 +35,7 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
     home, target = Path(workdir), Path(output)
     if target.exists():
         raise UserError(f"{target} exists; name a new folder with --output")
-    run_folder.read_json(home / "results.json")
+    results = run_folder.read_json(home / "results.json")
     about = checkpoint.about(home / "checkpoints/best")
     if "stop" in about:
         if seed or peft:
@@ -66,8 +66,17 @@ def run(*, workdir: str, output: str, seed: int = 0, peft: bool = False) -> dict
         )
     except ValueError as error:
         raise UserError(f"{home}: cannot be exported: {error}") from error
+    low = about["scale"][0] if about["scale"] else 0
+    card = model_card.reward_model(
+        home,
+        about,
+        results,
+        encoder=reader.layout.pairs,
+        code=made.code,
+        values=tuple(float(low + i) for i in range(len(labels))),
+    )
     files = {"model": made.arrays, "config": made.config}
-    write(target, files, reader, made.config["pad_token_id"], code=made.code)
+    write(target, files, reader, made.config["pad_token_id"], code=made.code, card=card)
     needs = ", trust_remote_code=True" if made.code else ""
     for note in _notes(about, reader):
         progress.note(note)
@@ -128,11 +137,12 @@ def write(
     *,
     code: bool = False,
     stop: str = "",
+    card: str = "",
 ) -> None:
     """The folder, whole or not at all.
 
     files: NAME.safetensors of arrays by name, NAME.json of the others. code: whether the model needs its own.
-    stop: the token that ends a language model's texts.
+    stop: the token that ends a language model's texts. card: what README.md says.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -147,6 +157,8 @@ def write(
     run_folder.write_json(
         partial / "tokenizer_config.json", _tokenizer_config(reader, pad_id) | ends
     )
+    if card:
+        run_folder.write_text(partial / "README.md", card)
     if code:
         shutil.copy(export.CODE, partial / "modeling_rmjax.py")
     partial.rename(target)

@@ -1,5 +1,6 @@
 """Runs as Hugging Face folders, which read again give the same scores; the reference loads them by hand."""
 
+import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from rmjax.models.heads import Scalar
 from rmjax.runs import export as run_export
 from rmjax.runs import train_reward
 from rmjax.train import forward, parallel
+from tests.golden import parity
 from tests.runs.conftest import config
 
 FAMILIES = Path(__file__).parents[1] / "golden/families"
@@ -141,6 +143,27 @@ def test_a_model_from_scratch_is_exported_too(rated, tmp_path):
     np.testing.assert_allclose(scores_of(tmp_path / "out"), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("lines", "call"),
+    [
+        ({}, 'tokenizer(prompt, completion, return_tensors="pt")'),
+        ({"model": "tiny_decoder(width=16, layers=1)"}, 'tokenizer(prompt + completion, return_tensors="pt")'),
+        ({"head": "classes()", "loss": "votes()"}, "logits.softmax(-1) @ torch.tensor(["),
+    ],
+)  # fmt: skip
+def test_the_model_card_has_the_code_that_scores_and_the_figures(tmp_path, lines, call):
+    home = tmp_path / "run"
+    made = config(**lines, data="synthetic_ratings(count=80)", epochs=0.2, validations=1)
+    results = train_reward.run(config=made, workdir=str(home))
+    run_export.run(workdir=str(home), output=str(tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    code = card.split("```python\n")[1].split("```")[0]
+    ast.parse(code)
+    assert call in code and "trust_remote_code=True" in code
+    figure = results["metrics"]["synthetic/pearson"]
+    assert f"| synthetic/pearson | {figure['value']:.3f} |" in card
+
+
 # What is exported of each family's golden model: pooling, whether with a hidden layer and with a bias, and whether
 # it takes code. "-before": the score is read before an end token, which is also what pads.
 VARIANTS = {
@@ -177,6 +200,22 @@ def reading(shape, pooling, unscored=None):
         shape, {}, tokenizer, pooling, layout=pairs, types=typed, unscored=unscored
     )
     return backbones.reader(backbone, 80)
+
+
+def test_mpnet_goes_out_as_it_came_in(tmp_path):
+    came, home, out = (tmp_path / name for name in ("came", "run", "out"))
+    parity.write(parity.MODELS["mpnet_scalar"], came)
+    lines = config(
+        model=f"pretrained(source={str(came)!r})", head="scalar(hidden=True)", data="synthetic_ratings(count=40)",
+        schedule="constant(peak=1e-30)", weight_decay=0.0, epochs=0.2, validations=1, max_length=96,
+    )  # fmt: skip
+    train_reward.run(config=lines, workdir=str(home))
+    run_export.run(workdir=str(home), output=str(out))
+    about = json.loads((out / "config.json").read_text())
+    assert about["architectures"] == ["MPNetForSequenceClassification"]
+    records = [RatedText("", "", "", text, 0.0, prompt=prompt) for prompt, text in parity.PAIRS[:4]]
+    want = stored.load(str(came)).records(records)
+    np.testing.assert_allclose(stored.load(str(out)).records(records), want, rtol=1e-5, atol=1e-5)
 
 
 def exported(name, target, records=TEXTS):

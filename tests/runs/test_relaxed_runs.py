@@ -65,7 +65,7 @@ def assembled(chosen):
 
 @pytest.fixture(scope="module")
 def written(start, evaluated):
-    """Parts of a relaxed run of three samples a prompt, its reward model, and a batch of completions that can be read back."""
+    """Parts of a relaxed run of three samples a prompt, its reward model, and a batch that can be read back."""
     lines = {
         "policy": f"trained(workdir={str(start)!r})",
         "reward_model": str(evaluated),
