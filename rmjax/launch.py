@@ -15,7 +15,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from rmjax import assets, memory
+from rmjax import assets, lookup, memory
 from rmjax.errors import UserError
 
 memory.keep_freed()  # at import, which experiments do first
@@ -105,9 +105,12 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
     parameters, known = inspect.signature(run).parameters, flags.FlagValues()
     DEFINE[bool](CACHE, True, "", flag_values=known)
     about, loaded, described = _argument_docs(run), {}, {}
+    options: list[tuple[str, str, str, str]] = []
     for name, parameter in parameters.items():
         if parameter.annotation is ConfigDict:
             loaded[name], described[name], argv = _config(name, config, argv)
+            found, argv = _options(name, loaded[name], argv)
+            options += found
             for key, value in loaded[name].items():
                 if type(value) not in DEFINE:
                     raise UserError(
@@ -130,6 +133,8 @@ def _parse(run: Callable[..., Any], config: str, argv: list[str]) -> dict[str, A
         raise UserError(f"{_clean(error)}; see --help") from error
     for name, chosen in loaded.items():
         chosen.update({key: known[f"{name}.{key}"].value for key in chosen})
+    for name, key, path, value in options:
+        loaded[name][key] = lookup.with_option(loaded[name][key], path, value, key=key)
     values = {name: loaded[name] if name in loaded else known[name].value for name in parameters}
     if asked:
         print(_help(run, about, values, described))
@@ -169,6 +174,21 @@ def _config(name: str, path: str, argv: list[str]) -> tuple[ConfigDict, str, lis
         raise UserError(f"--{name}={path}: {kind}{_clean(error)}") from error
 
 
+def _options(
+    name: str, config: ConfigDict, argv: list[str]
+) -> tuple[list[tuple[str, str, str, str]], list[str]]:
+    """The arguments --NAME.KEY.OPTION=VALUE and --NAME.KEY.TERM.OPTION=VALUE, which change a line in part, as (name,
+    key, path, value); and the other arguments."""
+    found, rest = [], []
+    for argument in argv:
+        part = re.fullmatch(rf"--?{name}\.(\w+)\.([\w.]+)=(.*)", argument, flags=re.DOTALL)
+        if part and isinstance(config.get(part[1]), str):
+            found.append((name, part[1], part[2], part[3]))
+        else:
+            rest.append(argument)
+    return found, rest
+
+
 def _argument_docs(run: Callable[..., Any]) -> dict[str, str]:
     """What the docstring's Args section says of each argument."""
     section = inspect.getdoc(run) or ""
@@ -194,6 +214,10 @@ def _help(
             if described[name]:
                 lines += ["", textwrap.indent(described[name], "    "), ""]
             lines += [f"    --{name}.{key}={value[key]!r}" for key in sorted(value)]
+            lines += [
+                "",
+                f"    One option or coefficient of a line: --{name}.loss.ppo.clip=0.1, --{name}.loss.ppo.coef=2",
+            ]
     lines.append(f"--{CACHE}: keep compiled programs for later commands. [True]")
     return "\n".join(lines)
 

@@ -113,6 +113,60 @@ def off(spec: str, *, key: str) -> bool:
     return same(spec, f"{NONE}()", key=key)
 
 
+def with_option(spec: str, path: str, value: str, *, key: str) -> str:
+    """The line with one option or coefficient changed.
+
+    path: "clip", of a line with one name; else "ppo.clip"; "ppo.coef" is the coefficient of that term of a sum, where
+      the term is not given an option of this name.
+    value: a literal, or a text without quotes.
+    Raises: UserError where the line has no such name, or a coefficient is no number.
+    """
+    tree = _expression(spec, key)
+    calls = {
+        node.func.id: node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    name, dot, option = path.rpartition(".")
+    if not dot and len(calls) != 1:
+        first = f"{key}.{next(iter(calls), 'name')}.{path}"
+        raise UserError(
+            f"config key '{key}': {spec!r} names {', '.join(calls)}; say which, as in {first}"
+        )
+    call = next(iter(calls.values())) if not dot else calls.get(name)
+    if call is None:
+        raise UserError(
+            f"config key '{key}': {spec!r} does not name {name!r}{_nearest(name, calls)}"
+        )
+    literal = _literal(value)
+    given = next((keyword for keyword in call.keywords if keyword.arg == option), None)
+    if given is not None:
+        given.value = ast.Constant(literal)
+    elif option == "coef" and not isinstance(tree, ast.Tuple):
+        return _with_coefficient(tree, call, literal, spec, key)
+    else:
+        call.keywords.append(ast.keyword(option, ast.Constant(literal)))
+    return ast.unparse(tree)
+
+
+def _with_coefficient(tree: ast.expr, call: ast.Call, value: Any, spec: str, key: str) -> str:
+    if not _is(value, float):
+        raise UserError(f"config key '{key}': a coefficient must be a number, got {value!r}")
+    terms = [
+        (value if node is call else coef, ast.unparse(node))
+        for coef, node in _summands(tree, 1.0, spec, key)
+    ]
+    return " + ".join(text if coef == 1 else f"{coef} * {text}" for coef, text in terms)
+
+
+def _literal(value: str) -> Any:
+    """What is written, or the text itself where it is no literal."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
 def arrays(function: Callable) -> dict[str, bool]:
     """The names of a function's positional arguments, each with whether it is required."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -188,6 +188,16 @@ def test_lines_are_changed_and_typed_and_the_config_stays_locked(monkeypatch, ca
     assert code == 0 and (seen["workdir"], seen["times"]) == ("a", 2)
     assert (config.epochs, config.remat, config.seed, config.seeds) == (2.0, True, -3, 1)
     assert type(config.epochs) is float and config.loss == "huber(delta=0.5) + 0.1 * mae()"
+    flags += [
+        "--config.loss.mae.coef=0.3",
+        "--config.loss.huber.delta=2.0",
+        "--config.schedule.peak=1e-3",
+    ]
+    assert command(monkeypatch, capsys, run, *flags)[0] == 0
+    assert seen["config"].loss == "huber(delta=2.0) + 0.3 * mae()"
+    assert seen["config"].schedule == "linear(peak=0.001)"
+    code, _, error = command(monkeypatch, capsys, run, *flags, "--config.loss.mea.coef=1")
+    assert code == 2 and "does not name 'mea'; did you mean 'mae'" in error
     with pytest.raises(AttributeError):
         config.new_key = 1
 

@@ -129,6 +129,39 @@ def test_former_words_for_a_line_that_is_off_are_refused_with_the_new_one():
             lookup.bind(f"{old}()", switched, key="kl")
 
 
+@pytest.mark.parametrize(
+    ("spec", "path", "value", "want"),
+    [
+        ("mse(scale=2.0)", "scale", "3.0", "mse(scale=3.0)"),
+        ("mse()", "scale", "3.0", "mse(scale=3.0)"),
+        ("mse()", "name", "a b", "mse(name='a b')"),
+        ("mse() + 0.1 * huber(delta=1.0)", "huber.delta", "0.5", "mse() + 0.1 * huber(delta=0.5)"),
+        ("mse() - 0.1 * huber(delta=1.0)", "huber.coef", "0.3", "mse() + 0.3 * huber(delta=1.0)"),
+        ("mse() - 0.1 * flat()", "mse.coef", "2", "2 * mse() + -0.1 * flat()"),
+        ("mse()", "coef", "0.5", "0.5 * mse()"),
+        ("flat(), mse(scale=2.0)", "mse.scale", "1.0", "(flat(), mse(scale=1.0))"),
+    ],
+)
+def test_one_option_or_coefficient_is_changed(spec, path, value, want):
+    made = lookup.with_option(spec, path, value, key="loss")
+    assert made == want
+    bound = lookup.sequence if "," in spec else lookup.terms
+    assert bound(made, NAMES, key="loss")
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "value", "message"),
+    [
+        ("mse() + flat()", "scale", "1", "names mse, flat; say which, as in loss.mse.scale"),
+        ("mse() + flat()", "ms.scale", "1", "does not name 'ms'; did you mean 'mse'"),
+        ("mse() + flat()", "mse.coef", "much", "a coefficient must be a number, got 'much'"),
+    ],
+)
+def test_what_cannot_be_changed_is_said(spec, path, value, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        lookup.with_option(spec, path, value, key="loss")
+
+
 def test_a_lone_spec_takes_no_sum():
     with pytest.raises(UserError, match="config key 'data': cannot read"):
         lookup.bind("mse() + flat()", NAMES, key="data")
