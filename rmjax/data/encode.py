@@ -325,7 +325,7 @@ def _given(records: Sequence[Pair | Ranking]) -> dict[str, np.ndarray] | None:
     if not pairs:
         return None
     found = {}
-    for name, field in (("margins", "margin"), ("target", "target")):
+    for name, field in (("margins", "margin"), ("target", "target"), ("tie", "tie")):
         values = [getattr(p, field) for p in pairs]
         if all(v is not None for v in values):
             found[name] = np.array(values, np.float32)

@@ -214,7 +214,7 @@ def check_offer(examples: Examples, offer: Sequence[str]) -> None:
                 f"config key 'pair_arrays': {name!r} is none of {', '.join(PAIR_ARRAYS)}"
             )
         if examples.given is not None and name not in examples.given:
-            field = {"margins": "margin", "target": "votes"}[name]
+            field = {"margins": "margin", "target": "votes", "tie": "votes"}[name]
             raise UserError(
                 f"config key 'pair_arrays': {name!r} is of the field {field!r}, which not every pair of the data has"
             )

@@ -97,7 +97,7 @@ def _pair(row: Mapping, shared: dict) -> Draft:
         *(row.get(k, "") for k in ("prompt", "chosen", "rejected")), tools=row.get("tools")
     )
     margin = fields.number(row, "margin") if "margin" in row else None
-    target = _target(row)
+    target, tie = _votes(row)
     if found.chosen == found.rejected or not (found.chosen.strip() and found.rejected.strip()):
         return Draft(None, note="pairs dropped, empty or identical")
     record = Pair(
@@ -107,6 +107,7 @@ def _pair(row: Mapping, shared: dict) -> Draft:
         rejected=found.rejected,
         margin=margin,
         target=target,
+        tie=tie,
         **shared,
     )
     if found.reduced:
@@ -114,14 +115,16 @@ def _pair(row: Mapping, shared: dict) -> Draft:
     return Draft(record, note="pairs differ before their last turn" if found.early else "")
 
 
-def _target(row: Mapping) -> float | None:
+def _votes(row: Mapping) -> tuple[float | None, float | None]:
+    """The shares of votes for the chosen text, with half of the ties, and of ties."""
     if "votes" not in row:
-        return None
+        return None, None
     votes = row["votes"]
     listed = isinstance(votes, list | tuple) and len(votes) in (2, 3)
     if not listed or not all(fields.finite(v) and v >= 0 for v in votes) or not sum(votes):
         raise Bad('field "votes": must be [for chosen, for rejected] or [.., .., ties], not all 0')
-    return (votes[0] + sum(votes[2:]) / 2) / sum(votes)
+    ties = sum(votes[2:])
+    return (votes[0] + ties / 2) / sum(votes), ties / sum(votes)
 
 
 def _ranking(row: Mapping, shared: dict) -> Draft:

@@ -61,6 +61,7 @@ class Pair:
     margin: float | None = None  # how much better, in the data's own units
     target: float | None = None  # share of votes for `chosen`, ties counted half
     weight: float = 1.0
+    tie: float | None = None  # share of votes for neither
 
 
 @dataclasses.dataclass(frozen=True)

@@ -182,7 +182,7 @@ def rao_kupper(
     -log expm1(2h) - log sigmoid(d - h) - log sigmoid(-d - h).
 
     tie_width: the head's parameter before its softplus; nu = exp(h), P(tie | d = 0) = (nu - 1) / (nu + 1).
-    tie: 1 where raters saw no difference, else 0.
+    tie: 1 where raters saw no difference, else 0; of given pairs the share of votes that did.
     Source: Rao & Kupper 1967; for reward models Liu, Ge & Zhu 2024.
     """
     shapes.same(chosen=chosen, tie=tie)

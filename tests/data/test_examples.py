@@ -158,6 +158,11 @@ def bytes_of(ids):
             "margins",
             "'margins' is of the field 'margin', which not every pair of the data has",
         ),
+        (
+            lambda: encode([Pair("0", "", "", "", "a", "b")], reader(24), train=True)[0],
+            "tie",
+            "'tie' is of the field 'votes', which not every pair of the data has",
+        ),
     ],
 )
 def test_an_array_that_the_data_lack_is_refused(make, offer, text):

@@ -108,8 +108,8 @@ def test_margin_weight_and_votes(tmp_path):
     pairs = sources.read(jsonl(tmp_path / "p.jsonl", rows)).records
     common = {"domain": "p", "prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}
     assert pairs == [
-        Pair("1", document="hi", margin=-0.5, target=0.75, weight=0.0, **common),
-        Pair("x", document="d", target=0.625, **common),
+        Pair("1", document="hi", margin=-0.5, target=0.75, tie=0.0, weight=0.0, **common),
+        Pair("x", document="d", target=0.625, tie=0.75, **common),
         Pair("3", document="hi", **common),
     ]
 
