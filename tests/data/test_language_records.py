@@ -167,7 +167,7 @@ def test_opening_words_become_prompts():
     assert [(r.reward, r.stopped) for r in opened] == [(1.0, False), (None, True)]
     with pytest.raises(UserError, match="no text has more than 4 words"):
         language.opened([rated], 4)
-    with pytest.raises(UserError, match=r"these data have prompts, so use prompts='given\(\)'"):
+    with pytest.raises(UserError, match=r"these data have prompts, so use prompts='none\(\)'"):
         language.opened([text("a b c d", "Q")], 2)
     with pytest.raises(UserError, match="solutions in steps are no answers"):
         language.encode([Process("i", "d", "o", "Q", ("a",), (1.0,))], reads(), 99)
